@@ -1,0 +1,119 @@
+// Package access decides who may do what and records each decision.
+//
+// Security argument: the decision and its audit record are one call, made by the core method that touches the secret,
+// with the caller as an argument. A method cannot decide without recording, and a plaintext leaves only with the
+// Receipt of its record, so no release goes unaudited. Everything that no rule allows is denied.
+package access
+
+import "context"
+
+// Account is a 12-digit account number. Two accounts share nothing.
+type Account string
+
+// PrincipalID is the immutable id of a principal.
+type PrincipalID string
+
+// Role is a set of rights. The rule table in roles.go says which.
+type Role string
+
+// The roles of design §4.
+const (
+	Root       Role = "root"        // everything in its account, which the audit flags
+	Admin      Role = "admin"       // administers, releases nothing
+	Agent      Role = "agent"       // acts for the workload identities it is paired with
+	ConsentApp Role = "consent-app" // completes consent for the workload identities it is paired with
+	Auditor    Role = "auditor"     // reads the trail and what exists
+)
+
+// Caller is the authenticated principal behind a request. The zero Caller may do nothing.
+type Caller struct {
+	Account   Account
+	Principal PrincipalID
+	Name      string
+	AccessKey string   // id of the access key that signed, never its secret
+	Roles     []Role   // what it may do
+	Workloads []string // the workload identities it is paired with: names, or patterns with *
+}
+
+// Has reports whether the caller holds r.
+func (c Caller) Has(r Role) bool {
+	for _, have := range c.Roles {
+		if have == r {
+			return true
+		}
+	}
+	return false
+}
+
+// PairedWith reports whether one of the caller's patterns matches the workload's name.
+func (c Caller) PairedWith(workload string) bool {
+	for _, p := range c.Workloads {
+		if MatchName(p, workload) {
+			return true
+		}
+	}
+	return false
+}
+
+// MatchName reports whether name matches pattern, in which each * stands for any run of characters.
+func MatchName(pattern, name string) bool {
+	for {
+		star := -1
+		for i := 0; i < len(pattern); i++ {
+			if pattern[i] == '*' {
+				star = i
+				break
+			}
+		}
+		if star < 0 {
+			return pattern == name
+		}
+		if len(name) < star || pattern[:star] != name[:star] {
+			return false
+		}
+		pattern, name = pattern[star+1:], name[star:]
+		if pattern == "" {
+			return true
+		}
+		// Advance name to each place the rest could start; the rest begins after a star.
+		for i := 0; i <= len(name); i++ {
+			if MatchName(pattern, name[i:]) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// Action is the name of an operation, as on the wire.
+type Action string
+
+// Facts are what a decision is made on and what its record says. They never hold a secret.
+type Facts struct {
+	Resource    string   // ARN or name of what is acted on, where no field below names it
+	Workload    string   // name of the workload identity
+	WorkloadUID string   // its immutable uid
+	UserRef     string   // HMAC of the user, never the user
+	Asserted    bool     // the user was asserted by the caller, not proven by a token
+	Assertable  bool     // the workload identity accepts asserted users (tag tabard:assurance=asserted)
+	Provider    string   // name of the credential provider
+	Flow        string   // OAuth2 flow
+	Scopes      []string // scopes of the token that would be released, or asked for
+	Connection  string   // id of the connection
+	Generation  int64    // generation of the connection's tokens
+	Outcome     string   // what came of it, for records of events: "released", "refreshed", "consent_required", ...
+	Detail      string   // a cleaned reason, e.g. a provider's error code
+}
+
+type requestIDKey struct{}
+
+// WithRequestID returns a context that carries the request's correlation id.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// RequestID returns the correlation id of the request, or "".
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}

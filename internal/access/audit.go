@@ -1,0 +1,137 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/fault"
+)
+
+// Record is one line of the trail. It says who, as which agent, for which user, with which provider; never a secret.
+// Records of one writer form a chain: each hash covers the one before.
+type Record struct {
+	Writer   string // one per process start
+	Sequence int64  // 1, 2, 3, ... per writer
+	Time     time.Time
+	Account  Account
+
+	Principal PrincipalID // empty for events of the browser
+	Name      string      // name of the principal
+	AccessKey string
+	RequestID string
+
+	Action Action
+	Allow  bool
+	Rule   string // which rule decided
+	Facts  Facts
+
+	Prev [32]byte // hash of the record before; zeros for the first
+	Hash [32]byte
+}
+
+// ID names the record: writer and sequence.
+func (r Record) ID() string {
+	var seq [8]byte
+	binary.BigEndian.PutUint64(seq[:], uint64(r.Sequence))
+	return r.Writer + "-" + hex.EncodeToString(seq[:])
+}
+
+// Seal sets Prev and Hash. The hash covers every other field in a length-prefixed form, so that no two different
+// records have the same bytes.
+func (r *Record) Seal(prev [32]byte) {
+	r.Prev = prev
+	b := make([]byte, 0, 512)
+	b = append(b, "tabard-audit-1"...)
+	b = append(b, prev[:]...)
+	str := func(s string) {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	num := func(n int64) { b = binary.BigEndian.AppendUint64(b, uint64(n)) }
+	flag := func(v bool) {
+		if v {
+			b = append(b, 1)
+		} else {
+			b = append(b, 0)
+		}
+	}
+	str(r.Writer)
+	num(r.Sequence)
+	num(r.Time.UnixMilli())
+	str(string(r.Account))
+	str(string(r.Principal))
+	str(r.Name)
+	str(r.AccessKey)
+	str(r.RequestID)
+	str(string(r.Action))
+	flag(r.Allow)
+	str(r.Rule)
+	f := r.Facts
+	for _, s := range []string{f.Resource, f.Workload, f.WorkloadUID, f.UserRef, f.Provider, f.Flow, f.Connection, f.Outcome, f.Detail} {
+		str(s)
+	}
+	flag(f.Asserted)
+	num(f.Generation)
+	num(int64(len(f.Scopes)))
+	for _, s := range f.Scopes {
+		str(s)
+	}
+	r.Hash = sha256.Sum256(b)
+}
+
+// Log keeps the trail.
+type Log interface {
+	// Append MUST store all records of the batch durably or none, and MUST refuse a (writer, sequence) that exists.
+	Append(ctx context.Context, batch []Record) error
+}
+
+// Query selects records of one account, oldest first.
+type Query struct {
+	After    string // cursor of an earlier answer, or ""
+	Limit    int
+	Workload string // only records of this workload identity's name, when set
+	Newest   bool   // with After "": start so that the last Limit records are returned
+}
+
+// Reader reads the trail.
+type Reader interface {
+	// Records returns up to q.Limit records of the account in the order they were committed, and the cursor that
+	// continues after the last of them (the same cursor when there are none).
+	Records(ctx context.Context, account Account, q Query) (records []Record, cursor string, err error)
+}
+
+// Receipt stands for a record on its way to the trail.
+type Receipt struct {
+	done   <-chan error
+	closed <-chan struct{} // the writer has ended
+}
+
+// Wait returns nil once the record is durable, and an Unavailable fault if it cannot be: then nothing may be released.
+func (r Receipt) Wait(ctx context.Context) error {
+	if r.done == nil {
+		return fault.New(fault.Internal, "a receipt without a record")
+	}
+	select {
+	case err := <-r.done:
+		return written(err)
+	case <-r.closed:
+		select {
+		case err := <-r.done: // both were ready
+			return written(err)
+		default:
+			return fault.New(fault.Unavailable, "the server is shutting down")
+		}
+	case <-ctx.Done():
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "the request ended before its audit record was durable")
+	}
+}
+
+func written(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.Wrap(fault.Unavailable, err, "the audit trail cannot be written, so nothing is released")
+}
