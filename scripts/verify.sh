@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What takes longer than make test may: every test under the race detector, and every fuzz target for FUZZTIME.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/provision.sh
+echo 'verify: all tests under the race detector'
+go test -race -timeout 60m ./...
+
+# FILE:func FuzzX(… for each target
+grep -rHoE --include='*_test.go' --exclude-dir=test '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file func; do
+  target=${func#func }
+  echo "verify: $target in $(dirname "$file") for ${FUZZTIME:-60s}"
+  go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-60s}" "$(dirname "$file")" </dev/null
+done
