@@ -1,0 +1,119 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+// Vault is what this package needs of the vault. *vault.Vault has it.
+type Vault interface {
+	// SealServer and OpenServer use a keyset of the server itself. OpenServer returns vault.ErrOpen for whatever is
+	// damaged, or was sealed under another ring or other associated data.
+	SealServer(ctx context.Context, ring vault.Ring, aad, plaintext []byte) ([]byte, error)
+	OpenServer(ctx context.Context, ring vault.Ring, aad, ciphertext []byte) ([]byte, error)
+	// UserRef is a pseudo-random function of data under a key of the server.
+	UserRef(ctx context.Context, data []byte) ([]byte, error)
+	// Seal seals under the keyset of the account's vault.
+	Seal(ctx context.Context, ref vault.Ref, text secret.Text) (vault.Sealed, error)
+}
+
+// Config is what a Service needs. Store, Vault, Guard, Keys and Issuer are required.
+type Config struct {
+	Store   Store
+	Vault   Vault
+	Guard   *access.Guard
+	Keys    KeySource
+	Issuer  string // the server's public URL: workload access tokens of another one do not open
+	Region  string
+	Now     func() time.Time // time.Now by default
+	Dev     bool             // trust every issuer on loopback, and allow issuers with plain http there
+	Issuers []Issuer         // from the configuration file. One without an Account is trusted in every account.
+}
+
+// Service answers who is who. Every method that takes a caller decides and records through the Guard itself.
+type Service struct {
+	store  Store
+	vault  Vault
+	guard  *access.Guard
+	keys   *keyring
+	issuer string
+	region string
+	now    func() time.Time
+	dev    bool
+	config []Issuer // sorted by URL
+
+	roots sync.Mutex // held while a root principal is disabled, so that one enabled root remains
+}
+
+// New checks the configuration and returns a Service. It contacts nobody.
+func New(c Config) (*Service, error) {
+	switch {
+	case c.Store == nil || c.Vault == nil || c.Guard == nil || c.Keys == nil:
+		return nil, fault.New(fault.Internal, "identity needs a store, a vault, a guard and a key source")
+	case c.Issuer == "":
+		return nil, fault.New(fault.Internal, "identity needs the server's public URL")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Service{
+		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
+		keys: newKeyring(c.Keys, c.Now),
+	}
+	config, err := configIssuers(c.Issuers, c.Dev)
+	if err != nil {
+		return nil, err
+	}
+	s.config = config
+	return s, nil
+}
+
+// maxPage bounds one page of a listing, and defaultPage is what a limit of 0 means.
+const (
+	maxPage     = 100
+	defaultPage = 20
+)
+
+func pageSize(limit int) int {
+	switch {
+	case limit <= 0:
+		return defaultPage
+	case limit > maxPage:
+		return maxPage
+	}
+	return limit
+}
+
+// page cuts what was read with one item too many, and returns the cursor of the next page, or "" on the last one.
+func page[T any](items []T, limit int, key func(T) string) ([]T, string) {
+	if len(items) <= limit {
+		return items, ""
+	}
+	return items[:limit], key(items[limit-1])
+}
+
+// appendField appends s with its length before it, so that no two different lists of fields have the same bytes.
+func appendField(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
+}
+
+func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
+
+// clip bounds what a caller sent before it is quoted in a message.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}

@@ -1,0 +1,219 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+const (
+	// TokenLife is how long a workload access token lives; one for a user's JWT ends with the JWT if that is sooner.
+	TokenLife = 15 * time.Minute
+
+	tokenPrefix = "wat1." // lets scanners find a token where it should not be
+	maxToken    = 8 << 10 // of the text; the longest issuer and subject make some 3 KiB
+)
+
+// Minted is a new workload access token.
+type Minted struct {
+	Token   secret.Text
+	Expires time.Time
+}
+
+// Token is what an opened workload access token says.
+type Token struct {
+	Account     access.Account
+	WorkloadUID string
+	Generation  int64 // of the workload identity
+	User        User
+	UserRef     string
+	Issued      time.Time
+	Expires     time.Time
+	Expired     bool   // it may still poll the session that it opened, and nothing else
+	Hash        string // SHA-256 of the token's text, hexadecimal
+}
+
+// Asserted reports whether the user was named by the caller, not proven.
+func (t Token) Asserted() bool { return t.User.Kind == UIDUser }
+
+// MintToken mints a token for the workload identity alone. Errors: Denied, whether or not the workload identity
+// exists, where the caller may not act for it; then NotFound.
+func (s *Service) MintToken(ctx context.Context, caller access.Caller, workloadName string) (Minted, error) {
+	receipt, w, err := s.checkMint(ctx, caller, access.GetWorkloadAccessToken, workloadName, User{})
+	if err != nil {
+		return Minted{}, err
+	}
+	return s.mint(ctx, receipt, w, User{}, s.now().Add(TokenLife))
+}
+
+// MintTokenForJWT mints a token for the user whom the JWT proves. Two records are made: the decision, and then who
+// the user is or why the JWT was turned away. Errors: as MintToken, then as VerifyUser.
+func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, workloadName string, jwt secret.Text) (Minted, error) {
+	const action = access.GetWorkloadAccessTokenForJWT
+	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, User{})
+	if err != nil {
+		return Minted{}, err
+	}
+	facts := access.Facts{Workload: w.Name, WorkloadUID: w.UID}
+	verified, err := s.VerifyUser(ctx, caller.Account, w.Name, jwt)
+	now := s.now()
+	if err == nil && !now.Before(verified.Expires) { // within the tolerated skew: the token would be born dead
+		err = badToken("expired at %s", verified.Expires.UTC().Format(time.RFC3339))
+	}
+	if errors.Is(err, fault.Unauthenticated) || errors.Is(err, fault.Invalid) {
+		facts.Outcome, facts.Detail = "refused", clip(fault.Public(err).Msg)
+		return Minted{}, s.guard.Refuse(ctx, caller, action, "user-token", facts, err)
+	}
+	if err != nil {
+		return Minted{}, err
+	}
+	if facts.UserRef, err = s.UserRef(ctx, caller.Account, verified.User); err != nil {
+		return Minted{}, err
+	}
+	facts.Outcome = "minted"
+	outcome := s.guard.Event(ctx, caller, action, facts)
+	expires := now.Add(TokenLife)
+	if verified.Expires.Before(expires) {
+		expires = verified.Expires
+	}
+	minted, err := s.mint(ctx, receipt, w, verified.User, expires)
+	if err != nil {
+		return Minted{}, err
+	}
+	if err := outcome.Wait(ctx); err != nil {
+		return Minted{}, err
+	}
+	return minted, nil
+}
+
+// MintTokenForUserID mints a token for a user whom the caller names. Agents may do that only for a workload identity
+// with the tag tabard:assurance=asserted, and such a user shares nothing with the users of any token.
+func (s *Service) MintTokenForUserID(ctx context.Context, caller access.Caller, workloadName, userID string) (Minted, error) {
+	user, err := AssertedUser(userID)
+	if err != nil {
+		return Minted{}, err
+	}
+	receipt, w, err := s.checkMint(ctx, caller, access.GetWorkloadAccessTokenForUserID, workloadName, user)
+	if err != nil {
+		return Minted{}, err
+	}
+	return s.mint(ctx, receipt, w, user, s.now().Add(TokenLife))
+}
+
+// checkMint decides before it tells whether the workload identity exists. A name that nobody has is decided by the
+// pairing alone, so that a paired agent learns that its workload identity is missing.
+func (s *Service) checkMint(ctx context.Context, caller access.Caller, action access.Action, name string, u User) (access.Receipt, Workload, error) {
+	ref, err := s.UserRef(ctx, caller.Account, u)
+	if err != nil {
+		return access.Receipt{}, Workload{}, err
+	}
+	w, lookup := s.store.Workload(ctx, caller.Account, name)
+	facts := access.Facts{Workload: name, UserRef: ref, Asserted: u.Kind == UIDUser}
+	if lookup == nil {
+		facts.WorkloadUID, facts.Assertable = w.UID, w.Assertable()
+	} else {
+		facts.Outcome, facts.Assertable = "not_found", errors.Is(lookup, fault.NotFound)
+	}
+	receipt, err := s.guard.Check(ctx, caller, action, facts)
+	if err != nil {
+		return access.Receipt{}, Workload{}, err
+	}
+	if lookup == nil {
+		return receipt, w, nil
+	}
+	if err := receipt.Wait(ctx); err != nil {
+		return access.Receipt{}, Workload{}, err
+	}
+	return access.Receipt{}, Workload{}, lookup
+}
+
+// mint seals a token, and lets it go when the record of the decision is durable.
+func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, u User, expires time.Time) (Minted, error) {
+	b := tokenBody{workload: w.UID, generation: w.Generation, user: u, issued: s.now(), expires: expires}
+	_, _ = rand.Read(b.id[:]) // never fails
+	sealed, err := s.vault.SealServer(ctx, vault.RingTokens, s.tokenContext(w.Account), b.encode())
+	if err != nil {
+		return Minted{}, err
+	}
+	if err := receipt.Wait(ctx); err != nil {
+		return Minted{}, err
+	}
+	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(sealed)
+	return Minted{Token: secret.New(text), Expires: time.UnixMilli(expires.UnixMilli())}, nil
+}
+
+// OpenToken opens a workload access token and finds its workload identity, alive and of the same generation. It
+// decides nothing about a caller: whoever uses the token must be allowed that workload identity. Expiry is no error
+// here (see Token.Expired). Whatever else is wrong is an Unauthenticated fault.
+func (s *Service) OpenToken(ctx context.Context, account access.Account, wat secret.Text) (Token, Workload, error) {
+	sealed, err := decodeToken(wat)
+	if err != nil {
+		return Token{}, Workload{}, err
+	}
+	plain, err := s.vault.OpenServer(ctx, vault.RingTokens, s.tokenContext(account), sealed)
+	if errors.Is(err, vault.ErrOpen) {
+		return Token{}, Workload{}, unopened()
+	}
+	if err != nil {
+		return Token{}, Workload{}, err
+	}
+	b, err := decodeTokenBody(plain)
+	if err != nil {
+		return Token{}, Workload{}, err
+	}
+	w, err := s.store.WorkloadByUID(ctx, account, b.workload)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload identity of the workload access token does not exist any more")
+	case err != nil:
+		return Token{}, Workload{}, err
+	case !w.Deleted.IsZero():
+		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload identity of the workload access token was deleted")
+	case w.Generation != b.generation:
+		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token is from before its workload identity was deleted")
+	}
+	ref, err := s.UserRef(ctx, account, b.user)
+	if err != nil {
+		return Token{}, Workload{}, err
+	}
+	sum := sha256.Sum256([]byte(wat.Expose()))
+	return Token{
+		Account: account, WorkloadUID: b.workload, Generation: b.generation, User: b.user, UserRef: ref,
+		Issued: b.issued, Expires: b.expires, Expired: !s.now().Before(b.expires), Hash: hex.EncodeToString(sum[:]),
+	}, w, nil
+}
+
+// unopened is the one answer to a token that is damaged, or of another server or account: they cannot be told apart.
+func unopened() error {
+	return fault.New(fault.Unauthenticated, "the workload access token does not open: it is damaged, or of another server or account")
+}
+
+func decodeToken(wat secret.Text) ([]byte, error) {
+	text := wat.Expose()
+	if len(text) > maxToken {
+		return nil, fault.New(fault.Unauthenticated, "the workload access token is longer than any of this server")
+	}
+	if !strings.HasPrefix(text, tokenPrefix) {
+		return nil, fault.New(fault.Unauthenticated, "the value given as workload access token is none: it does not begin with %s", tokenPrefix)
+	}
+	sealed, err := strictBase64(text[len(tokenPrefix):])
+	if err != nil {
+		return nil, unopened()
+	}
+	return sealed, nil
+}
+
+// tokenContext is the associated data of a token: the server's public URL and the account, each behind its length.
+func (s *Service) tokenContext(account access.Account) []byte {
+	return appendField(appendField(nil, s.issuer), string(account))
+}
