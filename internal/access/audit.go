@@ -74,6 +74,7 @@ func (r *Record) Seal(prev [32]byte) {
 		str(s)
 	}
 	flag(f.Asserted)
+	flag(f.Assertable)
 	num(f.Generation)
 	num(int64(len(f.Scopes)))
 	for _, s := range f.Scopes {
@@ -105,7 +106,7 @@ type Reader interface {
 
 // Receipt stands for a record on its way to the trail.
 type Receipt struct {
-	done   <-chan error
+	done   chan error      // buffered: it keeps the outcome for every Wait
 	closed <-chan struct{} // the writer has ended
 }
 
@@ -116,10 +117,12 @@ func (r Receipt) Wait(ctx context.Context) error {
 	}
 	select {
 	case err := <-r.done:
+		r.done <- err
 		return written(err)
 	case <-r.closed:
 		select {
 		case err := <-r.done: // both were ready
+			r.done <- err
 			return written(err)
 		default:
 			return fault.New(fault.Unavailable, "the server is shutting down")

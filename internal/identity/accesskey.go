@@ -259,7 +259,7 @@ func (s *Service) checkLiveKeys(ctx context.Context, p Principal) error {
 }
 
 func (s *Service) createKey(ctx context.Context, p Principal, id string, secretKey secret.Text) (AccessKey, error) {
-	k := AccessKey{ID: id, Account: p.Account, Principal: p.ID, Version: 1, Created: s.now()}
+	k := AccessKey{ID: id, Account: p.Account, Principal: p.ID, Owner: p.Name, Version: 1, Created: s.now()}
 	sealed, err := s.vault.SealServer(ctx, vault.RingAccessKeys, keyContext(k), []byte(secretKey.Expose()))
 	if err != nil {
 		return AccessKey{}, err

@@ -18,7 +18,7 @@ const (
 )
 
 // serverVault is the one vault of the server itself.
-func serverVault() vaultID { return vaultID{Server, "server"} }
+func serverVault() vaultID { return vaultID{Server, ServerName} }
 
 // SealServer encrypts plaintext under a ring of the server and binds aad. The error is Unavailable or Denied where
 // the key service does not give the key.

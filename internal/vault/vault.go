@@ -60,6 +60,9 @@ type Row struct {
 // Server is the pseudo-account of the server's own vault. It is no valid account number, so no caller has it.
 const Server access.Account = "server"
 
+// ServerName is the name of the server's own vault in that account.
+const ServerName = "server"
+
 // Store keeps the rows of vaults.
 type Store interface {
 	// VaultRow returns a NotFound fault where there is none.
