@@ -1,0 +1,252 @@
+package awsapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// maxSkew is how far a request's date may lie from the server's clock, either way. AWS allows 15 minutes.
+const maxSkew = 5 * time.Minute
+
+const (
+	amzDate    = "20060102T150405Z"
+	algorithm  = "AWS4-HMAC-SHA256"
+	terminator = "aws4_request"
+)
+
+// VerifierConfig configures a Verifier. Region and Find are required.
+type VerifierConfig struct {
+	// Region is the only region that a signature may name.
+	Region string
+	// Find finds an access key. It MUST fail with fault.SignatureUnknown for a key that does not exist or that is
+	// disabled; it is asked for every request, so that disabling takes effect. A signing key derived from a secret is
+	// used only as long as the credential's Version stays the same, and the secret is opened only where none is cached.
+	Find func(ctx context.Context, accessKeyID string) (identity.Credential, error)
+	// Now is the clock, time.Now by default.
+	Now func() time.Time
+}
+
+// Verifier verifies Signature Version 4 of service bedrock-agentcore. It is safe for concurrent use.
+//
+// Security argument: the canonical request is built from the raw request target, so that no router's reading of a path
+// differs from the signed one. Host, date, content type and every x-amz-* header must be signed. The hash is taken over
+// the body's bytes, all of them read before anything acts on them. Comparison takes constant time, and an unknown
+// access key costs no less work than a known one.
+type Verifier struct {
+	region string
+	find   func(ctx context.Context, accessKeyID string) (identity.Credential, error)
+	now    func() time.Time
+	dummy  identity.Credential
+	cache  signingKeys
+}
+
+// NewVerifier returns a Verifier.
+func NewVerifier(cfg VerifierConfig) *Verifier {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	dummy := secret.New(rand.Text())
+	return &Verifier{
+		region: cfg.Region, find: cfg.Find, now: cfg.Now,
+		dummy: identity.Credential{Secret: func(context.Context) (secret.Text, error) { return dummy, nil }},
+	}
+}
+
+// Verify returns who signed the request, whose body the caller has read, all of it.
+//
+// Codes: SignatureMissing, SignatureInvalid, SignatureUnknown, and what Find and the credential's Secret fail with. The
+// messages say which part of the request is wrong and never what we hold.
+func (v *Verifier) Verify(r *http.Request, body []byte) (access.Caller, error) {
+	sig, err := v.parse(r)
+	if err != nil {
+		return access.Caller{}, err
+	}
+	return v.verify(r, sig, body)
+}
+
+// parse checks all that needs neither key nor body.
+func (v *Verifier) parse(r *http.Request) (*signature, error) {
+	if presigned(r.URL.RawQuery) {
+		return nil, fault.New(fault.SignatureInvalid, "presigned requests are not accepted, sign the Authorization header")
+	}
+	headers := r.Header["Authorization"]
+	switch {
+	case len(headers) == 0:
+		return nil, fault.New(fault.SignatureMissing, "the request has no Authorization header")
+	case len(headers) > 1:
+		return nil, fault.New(fault.SignatureInvalid, "the request has %d Authorization headers", len(headers))
+	}
+	sig, err := parseAuthorization(headers[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := v.checkScope(r, sig); err != nil {
+		return nil, err
+	}
+	if err := sig.checkSigned(r.Header); err != nil {
+		return nil, err
+	}
+	if len(r.Header["X-Amz-Security-Token"]) > 0 {
+		return nil, fault.New(fault.SignatureUnknown, "the session token in x-amz-security-token is not of this server")
+	}
+	return sig, nil
+}
+
+// checkScope checks the date and the credential scope.
+func (v *Verifier) checkScope(r *http.Request, sig *signature) error {
+	dates := r.Header["X-Amz-Date"]
+	if len(dates) != 1 {
+		return fault.New(fault.SignatureInvalid, "the request has %d X-Amz-Date headers, one is required", len(dates))
+	}
+	at, err := time.Parse(amzDate, dates[0])
+	if err != nil || len(dates[0]) != len(amzDate) {
+		return fault.New(fault.SignatureInvalid, "the X-Amz-Date header is not of the form YYYYMMDDTHHMMSSZ")
+	}
+	if off := at.Sub(v.now()); off > maxSkew || off < -maxSkew {
+		side := "ahead of"
+		if off < 0 {
+			side, off = "behind", -off
+		}
+		return fault.New(fault.SignatureInvalid, "the request's date is %d minutes %s the server's clock, 5 are allowed", int64((off+time.Minute-1)/time.Minute), side)
+	}
+	sig.date = dates[0]
+	switch {
+	case sig.day != dates[0][:8]:
+		return fault.New(fault.SignatureInvalid, "the credential scope's date is not the day of X-Amz-Date")
+	case sig.region != v.region:
+		return fault.New(fault.SignatureInvalid, "the credential scope's region %q is not %q", clip(sig.region), v.region)
+	case sig.service != serviceName:
+		return fault.New(fault.SignatureInvalid, "the credential scope's service %q is not %q", clip(sig.service), serviceName)
+	}
+	return nil
+}
+
+// verify checks the body's hash and the signature.
+func (v *Verifier) verify(r *http.Request, sig *signature, body []byte) (access.Caller, error) {
+	sum := sha256.Sum256(body)
+	var bodyHash [2 * sha256.Size]byte
+	hex.Encode(bodyHash[:], sum[:])
+	if err := checkBodyHash(r.Header["X-Amz-Content-Sha256"], bodyHash[:]); err != nil {
+		return access.Caller{}, err
+	}
+	ctx := r.Context()
+	cred, unknown := v.find(ctx, sig.accessKey)
+	known := unknown == nil
+	if !known {
+		if !errors.Is(unknown, fault.SignatureUnknown) {
+			return access.Caller{}, unknown
+		}
+		cred = v.dummy
+	}
+	key, err := v.signingKey(ctx, sig, cred, known)
+	if err != nil {
+		return access.Caller{}, err
+	}
+	matches, err := sig.matches(r, key, bodyHash[:])
+	switch {
+	case err != nil:
+		return access.Caller{}, err
+	case !known:
+		return access.Caller{}, unknown
+	case !matches:
+		return access.Caller{}, fault.New(fault.SignatureInvalid, "the signature does not match: check the secret access key, and that no proxy changes host, path, headers or body")
+	}
+	return cred.Caller, nil
+}
+
+func checkBodyHash(headers []string, bodyHash []byte) error {
+	switch {
+	case len(headers) == 0:
+		return nil
+	case len(headers) > 1:
+		return fault.New(fault.SignatureInvalid, "the request has %d X-Amz-Content-Sha256 headers", len(headers))
+	case headers[0] == "UNSIGNED-PAYLOAD" || strings.HasPrefix(headers[0], "STREAMING-"):
+		return fault.New(fault.SignatureInvalid, "the payload must be signed, %s is not accepted", clip(headers[0]))
+	case !hmac.Equal([]byte(headers[0]), bodyHash):
+		return fault.New(fault.SignatureInvalid, "X-Amz-Content-Sha256 is not the hash of the body")
+	}
+	return nil
+}
+
+// signingKey returns the key derived from the credential's secret for the signature's day. What is derived for an
+// unknown access key is thrown away, but derived.
+func (v *Verifier) signingKey(ctx context.Context, sig *signature, cred identity.Credential, known bool) ([sha256.Size]byte, error) {
+	now := v.now()
+	if known {
+		if key, ok := v.cache.get(sig.accessKey, sig.day, cred.Version, now); ok {
+			return key, nil
+		}
+	}
+	text, err := cred.Secret(ctx)
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("secret of an access key: %w", err)
+	}
+	key := sum(sum(sum(sum([]byte("AWS4"+text.Expose()), sig.day), sig.region), sig.service), terminator)
+	out := [sha256.Size]byte(key)
+	if known {
+		v.cache.put(sig.accessKey, sig.day, cred.Version, now, out)
+	}
+	return out, nil
+}
+
+func sum(key []byte, data string) []byte {
+	h := hmac.New(sha256.New, key)
+	_, _ = h.Write([]byte(data))
+	return h.Sum(nil)
+}
+
+// matches computes the signature and compares.
+func (s *signature) matches(r *http.Request, key [sha256.Size]byte, bodyHash []byte) (bool, error) {
+	var canonical bytes.Buffer
+	canonical.Grow(1024)
+	query, other, err := canonicalQueries(r.URL.RawQuery)
+	if err != nil {
+		return false, err
+	}
+	if err := s.writeCanonical(&canonical, r, query, bodyHash); err != nil {
+		return false, err
+	}
+	if s.equals(key, canonical.Bytes()) {
+		return true, nil
+	}
+	if other == "" {
+		return false, nil
+	}
+	canonical.Reset()
+	if err := s.writeCanonical(&canonical, r, other, bodyHash); err != nil {
+		return false, err
+	}
+	return s.equals(key, canonical.Bytes()), nil
+}
+
+func (s *signature) equals(key [sha256.Size]byte, canonical []byte) bool {
+	hash := sha256.Sum256(canonical)
+	toSign := make([]byte, 0, 192)
+	toSign = append(toSign, algorithm+"\n"...)
+	toSign = append(toSign, s.date...)
+	toSign = append(toSign, '\n')
+	toSign = append(toSign, s.scope...)
+	toSign = append(toSign, '\n')
+	toSign = hex.AppendEncode(toSign, hash[:])
+	h := hmac.New(sha256.New, key[:])
+	_, _ = h.Write(toSign)
+	var out [sha256.Size]byte
+	return hmac.Equal(h.Sum(out[:0]), s.mac[:])
+}
+
+// clip bounds what is quoted back to the caller.
+func clip(s string) string { return s[:min(len(s), 64)] }
