@@ -1,0 +1,332 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// Request asks for a provider's token.
+type Request struct {
+	Token            secret.Text // the workload access token
+	Provider         string
+	Flow             string
+	Scopes           []string
+	Session          string // polls the session opened by an earlier call
+	ReturnURL        string
+	Force            bool // start a new consent even if a token is stored
+	CustomParameters map[string]secret.Text
+	CustomState      secret.Text
+	Resources        []string
+	Audiences        []string
+}
+
+// Outcome is the ordinary answer: either a token, or the session in which the user has yet to consent.
+type Outcome struct {
+	AccessToken secret.Text
+	TokenType   string
+	Expires     time.Time // zero where the provider did not say
+	Granted     []string
+	State       ConnectionState
+	Connection  string
+
+	AuthorizationURL secret.Text // set while consent is needed
+	Session          string
+}
+
+// grounds is what a request stands on: who asks, as which agent, for whom, at which provider.
+type grounds struct {
+	caller   access.Caller
+	token    identity.Token
+	workload identity.Workload
+	provider Provider
+	vendor   Vendor
+	facts    access.Facts
+}
+
+// Token releases the provider's token that the workload access token entitles its bearer to, refreshing or fetching
+// it where needed, or opens a consent session.
+//
+// Errors: Unauthenticated for a bad or expired workload access token; Denied where the caller is not paired with the
+// workload identity, and for a session that is unknown, foreign, expired, declined or failed; NotFound for an unknown
+// provider; Invalid for the request; Unavailable where the provider, the key service or the trail cannot be had.
+func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Outcome, error) {
+	g, err := b.ground(ctx, caller, r)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if r.Session != "" {
+		return b.poll(ctx, g, r)
+	}
+	if g.token.Expired {
+		return Outcome{}, b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-expired", g.facts, errTokenExpired())
+	}
+	switch r.Flow {
+	case FlowM2M:
+		return b.machineToken(ctx, g, r)
+	case FlowUserFederation:
+		return b.userToken(ctx, g, r)
+	}
+	return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow", "%s is not offered by this server yet: use M2M or USER_FEDERATION", r.Flow))
+}
+
+func errTokenExpired() error {
+	return fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one")
+}
+
+// ground opens the workload access token, finds the provider, and turns away what no later step could allow. What
+// exists is told only to a caller that may act for the workload identity.
+func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (grounds, error) {
+	g := grounds{caller: caller, facts: access.Facts{Provider: r.Provider, Flow: r.Flow, Scopes: r.Scopes}}
+	var err error
+	if g.token, g.workload, err = b.identity.OpenToken(ctx, caller.Account, r.Token); err != nil {
+		if errors.Is(err, fault.Unauthenticated) {
+			err = b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-refused", g.facts, err)
+		}
+		return grounds{}, err
+	}
+	g.facts.Workload, g.facts.WorkloadUID, g.facts.UserRef = g.workload.Name, g.workload.UID, g.token.UserRef
+	g.facts.Asserted = g.token.User.Kind == identity.UIDUser
+	if g.provider, err = b.store.Provider(ctx, caller.Account, r.Provider); err != nil {
+		return grounds{}, b.unlessDenied(ctx, g, err)
+	}
+	var known bool
+	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {
+		return grounds{}, b.unlessDenied(ctx, g, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, r.Provider))
+	}
+	if g.facts.Asserted && g.provider.Tags[TagAssurance] == "verified" {
+		return grounds{}, b.turnAway(ctx, g, "assurance",
+			fault.New(fault.Denied, "provider %s serves only verified users (tag %s=verified), and this workload access token names an asserted user id", r.Provider, TagAssurance))
+	}
+	if r.Flow == FlowUserFederation && g.token.User.Kind == identity.NoUser {
+		return grounds{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
+			"names no user, and USER_FEDERATION needs one: mint it with GetWorkloadAccessTokenForJWT"))
+	}
+	if err := checkCustom(r.CustomParameters); err != nil {
+		return grounds{}, b.unlessDenied(ctx, g, err)
+	}
+	return g, nil
+}
+
+// unlessDenied returns err to a caller that may act for the workload identity, and the refusal to any other.
+func (b *Broker) unlessDenied(ctx context.Context, g grounds, err error) error {
+	g.facts.Outcome = "error"
+	if denied := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, g.facts); denied != nil {
+		return denied
+	}
+	return err
+}
+
+// turnAway refuses a caller that may act for the workload identity, by a rule that is not the rule table's. Any other
+// gets the table's refusal, and learns nothing of what is there.
+func (b *Broker) turnAway(ctx context.Context, g grounds, rule string, because error) error {
+	if err := b.unlessDenied(ctx, g, nil); err != nil {
+		return err
+	}
+	g.facts.Outcome = "refused"
+	return b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, rule, g.facts, because)
+}
+
+// reserved are the parameters of an authorization or token request that a caller cannot set (threat C19). PHP reads a
+// dot in a name as an underscore, so redirect.uri is one of them.
+func reserved(name string) bool {
+	switch strings.ReplaceAll(strings.ToLower(name), ".", "_") {
+	case "client_id", "client_secret", "client_assertion", "client_assertion_type", "redirect_uri", "response_type", "response_mode",
+		"state", "scope", "code", "code_challenge", "code_challenge_method", "code_verifier", "nonce", "request", "request_uri",
+		"resource", "audience", "grant_type", "refresh_token", "username", "password", "assertion":
+		return true
+	}
+	return false
+}
+
+func checkCustom(params map[string]secret.Text) error {
+	seen := make(map[string]bool, len(params))
+	for name := range params {
+		lower := strings.ToLower(name)
+		// Atlassian, Auth0 and others take the audience as a custom parameter, as AWS's own guide shows.
+		if reserved(name) && lower != "audience" {
+			return fault.Field("customParameters", "the parameter %s is set by the broker and cannot be overridden", name)
+		}
+		if seen[lower] {
+			return fault.Field("customParameters", "the parameter %s occurs twice in different spellings", name)
+		}
+		seen[lower] = true
+	}
+	return nil
+}
+
+// userToken serves USER_FEDERATION from the vault, or opens a consent session.
+func (b *Broker) userToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
+	if r.ReturnURL != "" {
+		if err := b.checkReturnURL(g.workload, r.ReturnURL); err != nil {
+			return Outcome{}, b.unlessDenied(ctx, g, err)
+		}
+	}
+	key := connectionKey(g.caller.Account, g.workload.UID, g.token.UserRef, g.provider, FlowUserFederation, r.Resources, r.Audiences, nil)
+	c, err := b.store.Connection(ctx, g.caller.Account, key)
+	if errors.Is(err, fault.NotFound) {
+		return b.openSession(ctx, g, r, Connection{})
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	if r.Force || !c.usable(g.provider) || !g.vendor.serves(c, r.Scopes) {
+		return b.openSession(ctx, g, r, c)
+	}
+	out, err := b.release(ctx, g, r, c)
+	if errors.Is(err, errConsentNeeded) {
+		return b.openSession(ctx, g, r, c)
+	}
+	return out, err
+}
+
+// usable reports whether the connection's tokens may be used at all.
+func (c Connection) usable(p Provider) bool {
+	return (c.State == Active || c.State == Refreshing) && c.Identity == p.Identity && len(c.Access) > 0
+}
+
+// fresh reports whether the access token has life enough to be released. A provider that says nothing of expiry is
+// believed until somebody reports the token as invalid.
+func (c Connection) fresh(now time.Time) bool {
+	return c.Expires.IsZero() || c.Expires.Sub(now) >= minLeft
+}
+
+// errConsentNeeded says that nothing but a new consent helps. It never leaves the package.
+var errConsentNeeded = errors.New("consent is needed")
+
+// release decides, renews the token if it is about to expire, and hands it out with the receipt of its record.
+func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
+	f := g.facts
+	f.Scopes, f.Connection, f.Generation, f.Outcome = c.Granted, c.ID, c.Generation, "released"
+	if !c.fresh(b.now()) {
+		f.Outcome = "refresh"
+	}
+	receipt, err := b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if f.Outcome == "refresh" {
+		if err := receipt.Wait(ctx); err != nil {
+			return Outcome{}, err
+		}
+		if c, receipt, err = b.renew(ctx, g, r, c); err != nil {
+			return Outcome{}, err
+		}
+	}
+	token, err := b.vault.Open(ctx, c.ref("access"), c.Access)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := receipt.Wait(ctx); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{AccessToken: token, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID}, nil
+}
+
+// machineToken serves M2M: the stored token until it expires, then a new one.
+func (b *Broker) machineToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
+	g.facts.UserRef, g.facts.Asserted = "", false
+	key := connectionKey(g.caller.Account, g.workload.UID, "", g.provider, FlowM2M, r.Resources, r.Audiences, r.Scopes)
+	c, err := b.store.Connection(ctx, g.caller.Account, key)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		c = Connection{
+			Account: g.caller.Account, ID: "cn_" + random(15), Key: key, Workload: g.workload.UID, Provider: g.provider.UID,
+			Flow: FlowM2M, Resources: r.Resources, Audiences: r.Audiences, Created: b.now(),
+		}
+	case err != nil:
+		return Outcome{}, err
+	case !r.Force && c.usable(g.provider) && c.fresh(b.now()):
+		out, err := b.release(ctx, g, r, c)
+		if !errors.Is(err, errConsentNeeded) {
+			return out, err
+		} // it grew too old between the two looks at the clock
+	}
+	return b.fetch(ctx, g, r, c)
+}
+
+// fetch asks the provider for the client's own token and stores it. Nothing is lost if we die here: the grant can be
+// repeated, and the token that was on its way expires unused.
+func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
+	f := g.facts
+	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "fetch"
+	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
+		return Outcome{}, err
+	}
+	endpoints, clientSecret, err := b.client(ctx, g.provider)
+	if err != nil {
+		return Outcome{}, err
+	}
+	grant, err := b.upstream.ClientCredentials(ctx, endpoints, g.provider, g.vendor, clientSecret,
+		TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters})
+	if err != nil {
+		f.Outcome, f.Detail = "failed", detail(err)
+		if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
+			return Outcome{}, err
+		}
+		return Outcome{}, providerFault(g.provider, "the client credentials", err)
+	}
+	old := c.Generation
+	if c, err = b.sealGrant(ctx, c, g.provider, grant, r.Scopes); err != nil {
+		return Outcome{}, err
+	}
+	switch err := b.store.SwapConnection(ctx, c, old); fault.CodeOf(err) {
+	case "":
+	case fault.Conflict:
+		// Somebody else's token is stored, and ours is as good: both were just issued to the same client. The answer
+		// and the trail name the connection that exists.
+		stored, err := b.store.Connection(ctx, c.Account, c.Key)
+		if err != nil {
+			return Outcome{}, err
+		}
+		c.ID, c.Generation = stored.ID, stored.Generation
+	default:
+		return Outcome{}, err
+	}
+	f.Scopes, f.Generation, f.Outcome = c.Granted, c.Generation, "released"
+	if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{AccessToken: grant.AccessToken, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID}, nil
+}
+
+// sealGrant makes c the next generation of the connection, holding what the provider granted. Where the provider
+// names no scopes, those asked for were granted (RFC 6749 §5.1).
+func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, asked []string) (Connection, error) {
+	c.Generation++
+	c.Identity = p.Identity
+	c.Requested = asked
+	c.Granted = grant.Scopes
+	if c.Granted == nil {
+		c.Granted = asked
+	}
+	c.TokenType, c.State, c.Reason = grant.TokenType, Active, ""
+	c.Updated = b.now()
+	c.Expires = time.Time{}
+	if grant.ExpiresIn > 0 {
+		c.Expires = c.Updated.Add(grant.ExpiresIn)
+	}
+	var err error
+	if c.Access, err = b.vault.Seal(ctx, c.ref("access"), grant.AccessToken); err != nil {
+		return c, err
+	}
+	c.Refresh = nil
+	if !grant.RefreshToken.IsZero() {
+		c.Refresh, err = b.vault.Seal(ctx, c.ref("refresh"), grant.RefreshToken)
+	}
+	return c, err
+}
+
+// detail is what the trail says of a provider's failure.
+func detail(err error) string {
+	if up, ok := errors.AsType[*UpstreamError](err); ok {
+		return string(up.Kind) + up.said()
+	}
+	return string(fault.CodeOf(err))
+}

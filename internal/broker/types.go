@@ -1,0 +1,203 @@
+// Package broker obtains providers' tokens for agents and keeps them.
+//
+// Security argument: what a caller gets is chosen by the sealed workload access token (which agent, which user) and
+// never by a field of the request. Each method that releases a token decides and records through the Guard before the
+// token is opened. A code is redeemed only after the same user who started the flow has been confirmed, and only
+// once. A refresh token is used by one holder of a lease at a time, and its successor is durable before anybody sees
+// what came with it.
+package broker
+
+import (
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+// AuthMethod is how we authenticate to a provider's token endpoint (RFC 7591 §2 names).
+type AuthMethod string
+
+// Values of AuthMethod.
+const (
+	AuthBasic AuthMethod = "client_secret_basic"
+	AuthPost  AuthMethod = "client_secret_post"
+	AuthNone  AuthMethod = "none"
+)
+
+// Provider is an OAuth2 credential provider: where to get tokens, and as which client.
+type Provider struct {
+	Account    access.Account
+	Name       string
+	UID        string // immutable; a recreated name gets another
+	CallbackID string // the path segment of its callback URL: UUIDv5 of the ARN
+	Vendor     string // an entry of the catalogue
+
+	ClientID   string
+	AuthMethod AuthMethod
+	Secret     vault.Sealed // the client secret; empty for a public client
+	SecretID   string       // random suffix of the secret's ARN
+
+	// Either DiscoveryURL or the three others are set.
+	DiscoveryURL          string
+	Issuer                string
+	AuthorizationEndpoint string
+	TokenEndpoint         string
+	ResponseTypes         []string     // as given inline, for the answer
+	TokenAuthMethods      []AuthMethod // as given inline, for the answer
+
+	// Pinned is the origin of the token endpoint that discovery first named. When the metadata moves it to another
+	// host, the client secret is not sent there (threat E18). "" until first use.
+	Pinned string
+
+	Identity string // security identity: SHA-256 over issuer, endpoints, client id and client authentication
+	Tags     map[string]string
+	Version  int64
+	Created  time.Time
+	Updated  time.Time
+}
+
+// Flow names as on the wire.
+const (
+	FlowM2M            = "M2M"
+	FlowUserFederation = "USER_FEDERATION"
+	FlowOnBehalfOf     = "ON_BEHALF_OF_TOKEN_EXCHANGE"
+)
+
+// ConnectionState is the state of a stored connection.
+type ConnectionState string
+
+// Values of ConnectionState.
+const (
+	Active      ConnectionState = "active"
+	Refreshing  ConnectionState = "refreshing"   // a holder of the lease is at the provider
+	NeedsReauth ConnectionState = "needs_reauth" // only a new consent helps
+	Revoked     ConnectionState = "revoked"
+)
+
+// Connection is what the vault holds for one (account, workload, user or none, provider, flow, resources, audiences;
+// for M2M also the exact scopes).
+type Connection struct {
+	Account    access.Account
+	ID         string // random; what people see
+	Key        string // SHA-256 of the tuple above, hexadecimal: unique in the account
+	Workload   string // uid
+	User       string // user reference, "" for M2M
+	Provider   string // uid
+	Flow       string
+	Asserted   bool // the user was asserted, not proven
+	Resources  []string
+	Audiences  []string
+	Requested  []string // scopes asked for at the last consent
+	Granted    []string // scopes granted
+	Access     vault.Sealed
+	Refresh    vault.Sealed // empty where there is none
+	TokenType  string
+	Expires    time.Time // of the access token; zero where the provider did not say
+	State      ConnectionState
+	Reason     string // why it needs re-authentication, cleaned
+	Generation int64  // rises with every change of the tokens; bound into the ciphertexts
+	Identity   string // the provider's security identity at the time of sealing
+	Fence      int64  // rises with every lease
+	LeaseUntil time.Time
+	Created    time.Time
+	Updated    time.Time
+}
+
+// FlowState is the state of a consent session.
+type FlowState string
+
+// Values of FlowState. The only steps are created → code_held → redeeming → redeemed, redeeming → code_held, and
+// from each of the first three to failed. A flow past its expiry is expired whatever its row says.
+const (
+	FlowCreated   FlowState = "created"
+	FlowCodeHeld  FlowState = "code_held"
+	FlowRedeeming FlowState = "redeeming"
+	FlowRedeemed  FlowState = "redeemed"
+	FlowFailed    FlowState = "failed"
+)
+
+// Flow is one consent session.
+type Flow struct {
+	ID           string // SHA-256 of the session URI, hexadecimal: the URI itself is not stored
+	Account      access.Account
+	Workload     string // uid
+	WorkloadName string
+	Generation   int64  // of the workload identity
+	Token        string // SHA-256 of the workload access token that opened it, hexadecimal
+	User         string // user reference
+	UserKind     string // "jwt" or "uid"
+	Provider     string // uid
+	ProviderName string
+	Identity     string // the provider's security identity when the flow began
+	Resources    []string
+	Audiences    []string
+	Scopes       []string // to ask the provider for
+	Requested    []string // what the caller asked for: what the poll must be served with
+	ReturnURL    string
+	Session      vault.Sealed // the session URI, for the return URL
+	CustomState  vault.Sealed // or empty
+	CustomParams vault.Sealed // JSON object, or empty
+	Code         vault.Sealed // while held
+	Verifier     vault.Sealed // PKCE verifier of the visit whose code is held
+	State        FlowState
+	Reason       string // why it failed, cleaned
+	Fence        int64  // of the redemption
+	LeaseUntil   time.Time
+	Connection   string // id of the connection, once redeemed
+	Created      time.Time
+	Expires      time.Time
+}
+
+// Visit is one opening of a flow's authorization URL: its own state, PKCE pair and cookie.
+type Visit struct {
+	State    string // SHA-256 of the state parameter, hexadecimal: primary key
+	Flow     string // id of the flow
+	Cookie   string // SHA-256 of the cookie, hexadecimal
+	Verifier vault.Sealed
+	Issuer   string // the issuer that the answer must name in iss, "" where the provider names none
+	IssSent  bool   // the provider's metadata promises iss (RFC 9207 §3)
+	Spent    bool
+	Created  time.Time
+}
+
+// Attempt is the journal's entry of one use of a refresh token or code: written before the provider is called.
+type Attempt struct {
+	Account    access.Account
+	Subject    string // id of the connection or of the flow
+	Fence      int64  // with Subject the primary key
+	Kind       string // "refresh" or "redeem"
+	Generation int64  // of the tokens used
+	Started    time.Time
+	Finished   time.Time // zero while unknown
+	Outcome    string    // "stored", "rejected", "not_sent", "unknown"
+}
+
+// Vendor is an entry of the catalogue: what a provider's maker does its own way.
+type Vendor struct {
+	Name   string // e.g. GoogleOauth2
+	Config string // the member of oauth2ProviderConfigInput it uses
+
+	// Fixed endpoints; empty where the tenant's own are given at creation (Tenant) or by the operator (custom).
+	Issuer                string
+	AuthorizationEndpoint string
+	TokenEndpoint         string
+	Tenant                bool
+
+	AuthMethod      AuthMethod        // how the client authenticates
+	NoPKCE          bool              // the vendor refuses code_challenge
+	ScopeSeparator  string            // " " unless said otherwise
+	ScopeAliases    map[string]string // alias → canonical scope
+	AuthorizeParams map[string]string // defaults for the authorization request, which custom parameters may change
+	RefreshRotates  Rotation
+	OpenID          bool // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
+}
+
+// Rotation says what a provider does to a refresh token that is used.
+type Rotation string
+
+// Values of Rotation.
+const (
+	RotationUnknown Rotation = "unknown" // treated as RotationStrict
+	RotationNone    Rotation = "none"    // the same token goes on: a retry is safe
+	RotationStrict  Rotation = "strict"  // a second use is a replay
+)

@@ -1,0 +1,124 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tabard-id/tabard/internal/kms"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// credentialsFile is written once, in AWS's shared-credentials form, below the data directory.
+const credentialsFile = "credentials"
+
+// Profile is the name of the profile in the credentials file.
+const Profile = "tabard"
+
+// CredentialsPath returns where the root credentials of a data directory are written.
+func CredentialsPath(dataDir string) string { return filepath.Join(dataDir, credentialsFile) }
+
+// prepareDir makes the data directory, or refuses one that others can read.
+func prepareDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("the data directory %s is not a directory", dir)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("the data directory %s can be read by others (mode %04o): run chmod 700 %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
+}
+
+// ensureKey makes the key file where there is none and nothing has been sealed yet. It reports whether it did.
+func ensureKey(path string, fresh bool) (bool, error) {
+	_, err := os.Stat(path)
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("the key file: %w", err)
+	}
+	if !fresh {
+		return false, fmt.Errorf("the key file %s does not exist, and the database holds what it sealed: put the key back or name it with --key-file; "+
+			"a new key cannot open the old values", path)
+	}
+	if err := kms.CreateFile(path); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// rootCredentials returns the root access key: the configured one, else the one in the credentials file, else a new
+// one that is written there. The file is durable before the key is stored, so that no start leaves a key behind that
+// nobody knows. It reports whether it wrote.
+func (c Config) rootCredentials() (id string, key secret.Text, wrote bool, err error) {
+	if c.RootAccessKeyID != "" {
+		return c.RootAccessKeyID, c.RootSecretAccessKey, false, nil
+	}
+	path := CredentialsPath(c.DataDir)
+	id, key, err = readCredentials(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return id, key, false, err
+	}
+	id, key = "TABARD"+rand.Text()[:14], secret.New("tabard_"+rand.Text()+rand.Text()[:14])
+	body := fmt.Sprintf("# Tabard's root access key, written once. It may do everything in its account: make principals for daily use\n"+
+		"# (tabard principal create), then keep this file somewhere safe. Not part of backups.\n"+
+		"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n", Profile, id, key.Expose())
+	return id, key, true, writeNew(path, []byte(body))
+}
+
+// writeNew writes a file that did not exist, readable by its owner only, durably.
+func writeNew(path string, body []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(body)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// readCredentials reads the profile of the credentials file. A profile whose lines were removed (because the operator
+// has put the key elsewhere) is an error that says what to do.
+func readCredentials(path string) (string, secret.Text, error) {
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		return "", secret.Text{}, err
+	}
+	var id string
+	var key secret.Text
+	for line := range strings.Lines(string(doc)) {
+		name, value, _ := strings.Cut(line, "=")
+		switch strings.TrimSpace(name) {
+		case "aws_access_key_id":
+			id = strings.TrimSpace(value)
+		case "aws_secret_access_key":
+			key = secret.New(strings.TrimSpace(value))
+		}
+	}
+	if id == "" || key.IsZero() {
+		return "", secret.Text{}, fmt.Errorf("%s holds no access key: restore it, or give TABARD_ROOT_ACCESS_KEY_ID and TABARD_ROOT_SECRET_ACCESS_KEY_FILE", path)
+	}
+	return id, key, nil
+}

@@ -1,0 +1,358 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/awsapi"
+	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/consent"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/kms"
+	"github.com/tabard-id/tabard/internal/oauth"
+	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+const (
+	sweepEvery      = time.Minute
+	shutdownTimeout = 45 * time.Second // longer than a refresh that has begun may take
+)
+
+// Server is a running server. Make it with New, which listens; Run serves.
+type Server struct {
+	config   Config
+	listener net.Listener
+	admin    net.Listener
+	http     *http.Server
+	adminSrv *http.Server
+	db       *store.DB
+	guard    *access.Guard
+	vault    *vault.Vault
+	broker   *broker.Broker
+	metrics  *metrics
+	close    sync.Once
+}
+
+// New opens everything that the configuration names and listens. After it returns, clients may connect; Run answers
+// them. Close releases everything whether or not Run was called.
+func New(ctx context.Context, c Config) (*Server, error) {
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, metrics: newMetrics()}
+	if err := s.open(ctx); err != nil {
+		s.Close()
+		return nil, readable(err)
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
+	c := &s.config
+	if err := prepareDir(c.DataDir); err != nil {
+		return err
+	}
+	var err error
+	if s.db, err = openStore(ctx, *c); err != nil {
+		return err
+	}
+	newKey, err := s.openVault(ctx)
+	if err != nil {
+		return err
+	}
+	// Listening comes before the public URL, because port 0 is known only then.
+	if s.listener, err = net.Listen("tcp", c.Addr); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if c.PublicURL == "" {
+		c.PublicURL = c.scheme() + "://" + s.listener.Addr().String()
+	}
+	handler, newRoot, err := s.wire(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.serveOn(handler); err != nil {
+		return err
+	}
+	if err := s.writeEndpoint(); err != nil {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	s.announce(newKey, newRoot)
+	return nil
+}
+
+func openStore(ctx context.Context, c Config) (*store.DB, error) {
+	if c.DB == SQLite {
+		return store.Open(ctx, store.Config{SQLitePath: filepath.Join(c.DataDir, "tabard.db")})
+	}
+	if !strings.HasPrefix(c.DB, "postgres://") && !strings.HasPrefix(c.DB, "postgresql://") {
+		return nil, errors.New("db is sqlite or a postgres:// URL")
+	}
+	return store.Open(ctx, store.Config{PostgresURL: func() string { return c.DB }})
+}
+
+// openVault makes or finds the key and opens the server's own vault with it, so that a wrong key stops the start.
+func (s *Server) openVault(ctx context.Context) (newKey bool, err error) {
+	_, err = s.db.VaultRow(ctx, vault.Server, vault.ServerName)
+	fresh := errors.Is(err, fault.NotFound)
+	if err != nil && !fresh {
+		return false, err
+	}
+	if newKey, err = ensureKey(s.config.KeyFile, fresh); err != nil {
+		return false, err
+	}
+	wrapper, err := kms.Open("file:" + s.config.KeyFile)
+	if err != nil {
+		return false, err
+	}
+	s.vault, err = vault.New(vault.Config{Store: s.db, Wrapper: wrapper, Region: s.config.Region, Now: s.config.Now})
+	if err != nil {
+		return false, err
+	}
+	return newKey, s.vault.Ready(ctx)
+}
+
+// wire builds the core over the adapters, and the adapters' handlers over the core.
+func (s *Server) wire(ctx context.Context) (http.Handler, bool, error) {
+	c := s.config
+	s.guard = access.NewGuard(s.metrics.count(s.db), c.Now)
+	dialer := oauth.New(oauth.Config{AllowNetworks: c.AllowNetworks, Dev: c.Dev, Now: c.Now, UserAgent: "tabard/" + c.Version})
+	account := access.Account(c.Account)
+	issuers := make([]identity.Issuer, len(c.Issuers))
+	for i, iss := range c.Issuers {
+		iss.Account = account
+		issuers[i] = iss
+	}
+	people, err := identity.New(identity.Config{
+		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	rootID, rootKey, newRoot, err := c.rootCredentials()
+	if err != nil {
+		return nil, false, err
+	}
+	if err := people.EnsureRoot(ctx, account, rootID, rootKey); err != nil {
+		return nil, false, err
+	}
+	catalogue, err := oauth.NewCatalogue()
+	if err != nil {
+		return nil, false, err
+	}
+	s.broker, err = broker.New(broker.Config{
+		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Upstream: dialer, Catalogue: catalogue,
+		PublicURL: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev,
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	pages, err := consent.New(consent.Config{Broker: s.broker, Secure: strings.HasPrefix(c.PublicURL, "https:"), Log: c.Log})
+	if err != nil {
+		return nil, false, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+consent.Prefix, pages)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("/", awsapi.New(awsapi.Config{
+		Identity: people, Broker: s.broker, Guard: s.guard, Audit: s.db, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
+	}))
+	return onlyCanonical(mux), newRoot, nil
+}
+
+// onlyCanonical sends a path that is not in its canonical form to where no operation is. A ServeMux would redirect to
+// the canonical one, and its answer would repeat the query, which at the callback holds state and code.
+func onlyCanonical(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		clean := path.Clean(r.URL.Path)
+		if strings.HasSuffix(r.URL.Path, "/") && clean != "/" {
+			clean += "/"
+		}
+		if clean != r.URL.Path || clean+"/" == consent.Prefix {
+			r = r.Clone(r.Context())
+			r.URL = &url.URL{Path: "/"}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ready says whether the key opens and the store answers, and no more: details are for the admin listener.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if err := errors.Join(s.vault.Ready(ctx), s.db.Ping(ctx)); err != nil {
+		plain(w, http.StatusServiceUnavailable, "not ready")
+		return
+	}
+	plain(w, http.StatusOK, "ok")
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
+}
+
+// announce prints the start-up lines: where it listens, where data lies, what to do next.
+func (s *Server) announce(newKey, newRoot bool) {
+	c := s.config
+	say := func(label, format string, args ...any) {
+		fmt.Fprintf(c.Out, "%-12s %s\n", label, fmt.Sprintf(format, args...))
+	}
+	say("tabard", "%s, account %s, region %s", c.Version, c.Account, c.Region)
+	say("listening", "%s", s.URL())
+	if s.URL() != c.PublicURL {
+		say("public url", "%s", c.PublicURL)
+	}
+	if s.admin != nil {
+		say("admin", "%s (metrics, pprof, health)", s.AdminURL())
+	}
+	if c.DB == SQLite {
+		say("data", "%s (sqlite)", c.DataDir)
+	} else {
+		say("data", "%s; %s", describeDB(c.DB), c.DataDir)
+	}
+	switch {
+	case newKey:
+		say("key", "%s (new: move it to another volume, name it with --key-file, and keep a copy)", c.KeyFile)
+	case filepath.Dir(c.KeyFile) == filepath.Clean(c.DataDir):
+		say("key", "%s (better on another volume than the data: --key-file)", c.KeyFile)
+	default:
+		say("key", "%s", c.KeyFile)
+	}
+	if c.RootAccessKeyID == "" {
+		fresh := ""
+		if newRoot {
+			fresh = " (new)"
+		}
+		say("root key", "%s%s", CredentialsPath(c.DataDir), fresh)
+	}
+	if c.Dev {
+		say("dev", "development mode: trusts any issuer on loopback; never for real users")
+	}
+	for _, w := range c.Warnings {
+		say("warning", "%s", w)
+	}
+	say("next", `in another terminal: eval "$(tabard env --data-dir %s)", then run your agent; tabard --help has more`, c.DataDir)
+}
+
+// describeDB names a PostgreSQL database without user or password.
+func describeDB(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "postgres"
+	}
+	return "postgres " + u.Host + u.Path
+}
+
+// URL is where the main listener answers.
+func (s *Server) URL() string { return s.config.scheme() + "://" + s.listener.Addr().String() }
+
+// AdminURL is where the admin listener answers, "" where it is off.
+func (s *Server) AdminURL() string {
+	if s.admin == nil {
+		return ""
+	}
+	return "http://" + s.admin.Addr().String()
+}
+
+// PublicURL is where browsers and agents reach the server.
+func (s *Server) PublicURL() string { return s.config.PublicURL }
+
+func (c Config) scheme() string {
+	if c.TLSCert != "" {
+		return "https"
+	}
+	return "http"
+}
+
+// Run serves until ctx ends, then lets requests in flight finish.
+func (s *Server) Run(ctx context.Context) error {
+	failed := make(chan error, 2)
+	serve := func(srv *http.Server, l net.Listener) {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}
+	go serve(s.http, s.listener)
+	if s.adminSrv != nil {
+		go serve(s.adminSrv, s.admin)
+	}
+	swept := make(chan struct{})
+	sweepCtx, stopSweep := context.WithCancel(ctx)
+	go func() {
+		defer close(swept)
+		s.sweep(sweepCtx)
+	}()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stopSweep()
+	<-swept
+	deadline, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	err = errors.Join(err, s.http.Shutdown(deadline))
+	if s.adminSrv != nil {
+		err = errors.Join(err, s.adminSrv.Close())
+	}
+	s.Close()
+	return err
+}
+
+// sweep deletes ended consent sessions. It logs when that begins and stops to work, not each time.
+func (s *Server) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, err := s.broker.Sweep(ctx)
+		if (err != nil) != failing && ctx.Err() == nil {
+			failing = err != nil
+			s.config.Log.Warn("sweeping ended sessions", "failing", failing, "error", err)
+		}
+	}
+}
+
+// Close releases everything. It is safe to call twice, and after Run.
+func (s *Server) Close() {
+	s.close.Do(func() {
+		for _, l := range []net.Listener{s.listener, s.admin} {
+			if l != nil {
+				_ = l.Close() // closed already after Run
+			}
+		}
+		if s.guard != nil {
+			s.guard.Close()
+		}
+		if s.vault != nil {
+			s.vault.Close()
+		}
+		if s.db != nil {
+			if err := s.db.Close(); err != nil {
+				s.config.Log.Error("closing the database", "error", err)
+			}
+		}
+	})
+}
