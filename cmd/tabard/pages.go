@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const completionTimeout = 2 * time.Second
+
+// allPages collects a list: fetch returns one page and the token of the next, "" on the last.
+func allPages[T any](fetch func(token string) ([]T, string, error)) ([]T, error) {
+	var all []T
+	for token := ""; ; {
+		page, next, err := fetch(token)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if next == "" || next == token {
+			return all, nil
+		}
+		token = next
+	}
+}
+
+// fromServer completes an argument with names that the server lists. A server that does not answer soon completes
+// nothing.
+func fromServer(f *finder, names func(ctx context.Context, c *client) ([]cobra.Completion, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		c, err := f.dial(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		found, err := names(ctx, c)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		slices.Sort(found)
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// listing makes cmd list everything that fetch returns.
+func listing[T any](cmd *cobra.Command, t terminal, f *finder, fetch func(context.Context, *client) ([]T, error), columns []column[T]) {
+	var out output
+	out.addFlag(cmd, t)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
+		c, err := f.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		items, err := fetch(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		return show(cmd, out, items, columns)
+	}
+}
+
+// pointed returns the one item of an answer, or none where the server left it out.
+func pointed[T any](p *T) []T {
+	if p == nil {
+		return nil
+	}
+	return []T{*p}
+}
+
+// switching makes cmd change the thing that its argument names, and print it as it is then.
+func switching[T any](cmd *cobra.Command, t terminal, f *finder, do func(context.Context, *client, string) (*T, error), columns []column[T]) {
+	var out output
+	out.addFlag(cmd, t)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
+		c, err := f.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		changed, err := do(cmd.Context(), c, args[0])
+		if err != nil {
+			return err
+		}
+		return show(cmd, out, pointed(changed), columns)
+	}
+}
