@@ -38,6 +38,14 @@ type Caller struct {
 	Workloads []string // the workload identities it is paired with: names, or patterns with *
 }
 
+// String names the caller for a sentence.
+func (c Caller) String() string {
+	if c.Name == "" {
+		return "the caller"
+	}
+	return "principal " + c.Name
+}
+
 // Has reports whether the caller holds r.
 func (c Caller) Has(r Role) bool {
 	for _, have := range c.Roles {

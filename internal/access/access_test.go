@@ -184,45 +184,26 @@ func TestMatchNameIsBounded(t *testing.T) {
 
 // A field that is added to a record or its facts must be covered by the hash, or an edit of it goes unseen.
 func TestHashCoversEveryField(t *testing.T) {
-	base := func() access.Record {
-		return access.Record{
-			Writer: "w", Sequence: 7, Time: time.UnixMilli(1_700_000_000_000), Account: account, Principal: "p", Name: "n", AccessKey: "k",
-			RequestID: "r", Action: "a", Rule: "x", Facts: access.Facts{Scopes: []string{"s", "t"}},
-		}
-	}
-	hash := func(r access.Record) [32]byte { r.Seal([32]byte{1}); return r.Hash }
-	want := hash(base())
-	n := 0
+	want, n := sealed(aRecord()), 0
 	var change func(path string, at func(*access.Record) reflect.Value)
 	change = func(path string, at func(*access.Record) reflect.Value) {
-		probe := base()
+		probe := aRecord()
 		v := at(&probe)
 		switch v.Interface().(type) {
 		case time.Time:
 			v.Set(reflect.ValueOf(time.UnixMilli(1_700_000_000_001)))
 		case [32]byte:
 			return // Prev is Seal's argument, Hash its result
-		default:
-			switch v.Kind() {
-			case reflect.Struct:
-				for i := range v.NumField() {
-					change(path+"."+v.Type().Field(i).Name, func(r *access.Record) reflect.Value { return at(r).Field(i) })
-				}
-				return
-			case reflect.String:
-				v.SetString(v.String() + "!")
-			case reflect.Int64:
-				v.SetInt(v.Int() + 1)
-			case reflect.Bool:
-				v.SetBool(!v.Bool())
-			case reflect.Slice:
-				v.Set(reflect.ValueOf([]string{"s", "t", ""}))
-			default:
-				t.Fatalf("%s has a kind that this test does not know", path)
+		case access.Record, access.Facts:
+			for i := range v.NumField() {
+				change(path+"."+v.Type().Field(i).Name, func(r *access.Record) reflect.Value { return at(r).Field(i) })
 			}
+			return
+		default:
+			alter(t, path, v)
 		}
 		n++
-		if hash(probe) == want {
+		if sealed(probe) == want {
 			t.Errorf("a change of %s does not change the hash", path)
 		}
 	}
@@ -230,19 +211,52 @@ func TestHashCoversEveryField(t *testing.T) {
 	if n < 23 {
 		t.Errorf("only %d fields were changed", n)
 	}
-	r := base()
+}
+
+// alter changes a value.
+func alter(t *testing.T, path string, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(v.String() + "!")
+	case reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Slice:
+		v.Set(reflect.ValueOf([]string{"s", "t", ""}))
+	default:
+		t.Fatalf("%s has a kind that this test does not know", path)
+	}
+}
+
+func aRecord() access.Record {
+	return access.Record{
+		Writer: "w", Sequence: 7, Time: time.UnixMilli(1_700_000_000_000), Account: account, Principal: "p", Name: "n", AccessKey: "k",
+		RequestID: "r", Action: "a", Rule: "x", Facts: access.Facts{Scopes: []string{"s", "t"}},
+	}
+}
+
+func sealed(r access.Record) [32]byte {
+	r.Seal([32]byte{1})
+	return r.Hash
+}
+
+func TestHashTellsRecordsApart(t *testing.T) {
+	want := sealed(aRecord())
+	r := aRecord()
 	r.Seal([32]byte{2})
 	if r.Hash == want || r.Prev != [32]byte{2} {
 		t.Error("the hash does not cover the one before")
 	}
-	moved := base()
+	moved := aRecord()
 	moved.Name, moved.AccessKey = "nk", ""
-	if hash(moved) == want {
+	if sealed(moved) == want {
 		t.Error("text moved from one field to the next keeps the hash")
 	}
-	joined := base()
+	joined := aRecord()
 	joined.Facts.Scopes = []string{"st"}
-	if hash(joined) == want {
+	if sealed(joined) == want {
 		t.Error("two scopes and one joined have the same hash")
 	}
 }

@@ -50,6 +50,9 @@ func (g *Guard) Close() {
 // Check returns it, as a Denied fault that names the action and what is missing.
 func (g *Guard) Check(ctx context.Context, caller Caller, action Action, facts Facts) (Receipt, error) {
 	allow, by, missing := decide(caller, action, facts)
+	if !allow {
+		facts.Outcome = "denied" // whatever would have come of it
+	}
 	receipt := g.enqueue(ctx, caller, action, allow, by, facts)
 	if allow {
 		return receipt, nil
@@ -61,7 +64,7 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, facts F
 	if facts.Workload != "" {
 		on = " for workload identity " + facts.Workload
 	}
-	return Receipt{}, fault.New(fault.Denied, "%s is not allowed to perform %s%s: it needs %s", callerName(caller), action, on, missing)
+	return Receipt{}, fault.New(fault.Denied, "%s is not allowed to perform %s%s: it needs %s", caller, action, on, missing)
 }
 
 // Permit is Check and Wait in one, for operations that change something instead of releasing it.
@@ -86,13 +89,6 @@ func (g *Guard) Refuse(ctx context.Context, caller Caller, action Action, rule s
 // or that a browser did. Wait for the Receipt where something leaves because of it.
 func (g *Guard) Event(ctx context.Context, caller Caller, action Action, facts Facts) Receipt {
 	return g.enqueue(ctx, caller, action, true, "event", facts)
-}
-
-func callerName(c Caller) string {
-	if c.Name == "" {
-		return "the caller"
-	}
-	return "principal " + c.Name
 }
 
 func (g *Guard) enqueue(ctx context.Context, c Caller, a Action, allow bool, by string, f Facts) Receipt {

@@ -128,6 +128,37 @@ func TestB02_DeletedWorkloadEndsItsTokens(t *testing.T) {
 	}
 }
 
+// A session that was open when its agent was deleted ends too: nothing is redeemed for an agent that is gone.
+func TestB02_DeletedWorkloadEndsItsSessions(t *testing.T) {
+	w := newWorld(t)
+	wat := w.wat(w.agentA, "alice")
+	held, opened := w.pending(w.agentA, ask(wat)), w.pending(w.agentA, ask(wat))
+	w.hold(held.Session)
+	must(t, w.identity.DeleteWorkload(t.Context(), w.admin, "agent-a"))
+	wantEnding(t, "complete", w.complete(w.appA, held.Session, "alice"), broker.EndFailed)
+	_, err := w.Authorize(t.Context(), opened.Session)
+	wantEnding(t, "authorize", err, broker.EndFailed)
+	if n := w.grants("authorization_code"); n != 0 {
+		t.Errorf("%d codes were redeemed for a deleted agent", n)
+	}
+}
+
+// An audience that comes as a custom parameter is part of what a token is for, as one in audiences is.
+func TestCustomAudienceHasItsOwnToken(t *testing.T) {
+	w := newWorld(t)
+	wat := w.wat(w.agentA, "alice")
+	aud := func(a string) func(*broker.Request) {
+		return func(r *broker.Request) { r.CustomParameters = map[string]secret.Text{"audience": secret.New(a)} }
+	}
+	one, two := w.token(w.agentA, ask(wat, machine, aud("https://one.example"))), w.token(w.agentA, ask(wat, machine, aud("https://two.example")))
+	again := w.token(w.agentA, ask(wat, machine, func(r *broker.Request) { r.Audiences = []string{"https://one.example"} }))
+	if one.Connection == two.Connection || one.Connection != again.Connection {
+		t.Errorf("connections %s, %s, %s: want the first and the last to be one", one.Connection, two.Connection, again.Connection)
+	}
+	_, err := w.Token(t.Context(), w.agentA, ask(wat, machine, aud("https://one.example"), func(r *broker.Request) { r.Audiences = []string{"x"} }))
+	wantCode(t, "audience twice", err, fault.Invalid)
+}
+
 func TestB03_RecreatedWorkloadInheritsNothing(t *testing.T) {
 	w := newWorld(t)
 	old := w.consent("alice")
@@ -143,6 +174,28 @@ func TestB03_RecreatedWorkloadInheritsNothing(t *testing.T) {
 	wantEnding(t, "a session of before", err, broker.EndUnknown)
 	if again := w.consent("alice"); again.Connection == old.Connection {
 		t.Error("the new agent got the old one's connection")
+	}
+}
+
+// Restoring gives the agent its connections back, and neither its tokens nor its sessions.
+func TestB03_RestoredWorkloadHasNewSessions(t *testing.T) {
+	w := newWorld(t)
+	old := w.consent("alice")
+	wat := w.wat(w.agentA, "alice")
+	p := w.pending(w.agentA, ask(wat, force))
+	must(t, w.identity.DeleteWorkload(t.Context(), w.admin, "agent-a"))
+	row, err := w.db.WorkloadByUID(t.Context(), account, w.connection(old.Connection).Workload)
+	must(t, err)
+	version := row.Version
+	row.Deleted, row.Generation, row.Version = time.Time{}, row.Generation+1, version+1
+	must(t, w.db.SwapWorkload(t.Context(), row, version))
+	_, err = w.Token(t.Context(), w.agentA, ask(wat))
+	wantCode(t, "a token of before", err, fault.Unauthenticated)
+	fresh := w.wat(w.agentA, "alice")
+	_, err = w.Token(t.Context(), w.agentA, ask(fresh, session(p.Session)))
+	wantEnding(t, "a session of before", err, broker.EndUnknown)
+	if out := w.token(w.agentA, ask(fresh)); out.Connection != old.Connection {
+		t.Error("the restored agent lost its connection")
 	}
 }
 

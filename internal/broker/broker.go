@@ -26,9 +26,11 @@ const (
 	// minLeft is the life that a released token has at least, or it is refreshed first (design §6).
 	minLeft = 60 * time.Second
 
-	// leaseTTL is longer than a provider may take (10 s) and a commit after it. A holder that is slower loses nothing:
-	// the fence decides, not the clock.
-	leaseTTL = 30 * time.Second
+	// leaseTTL is longer than a provider may take (10 s) and the patience of the commit after it (commitPatience):
+	// were it shorter, the next caller would take a holder that waits for the store to be dead, and ask the user again
+	// although the new token is in our hands. A holder that is slower still loses nothing but that: the fence decides,
+	// not the clock.
+	leaseTTL = 40 * time.Second
 
 	// maxVisits bounds how often one authorization URL may be opened (threat C29).
 	maxVisits = 50
@@ -79,7 +81,14 @@ func New(c Config) (*Broker, error) {
 
 // Sweep deletes consent sessions that ended an hour ago or earlier, and returns how many.
 func (b *Broker) Sweep(ctx context.Context) (int, error) {
-	return b.store.SweepFlows(ctx, b.now().Add(-time.Hour), 1000)
+	const batch = 1000 // one transaction's worth: other writers get their turn between two
+	for total := 0; ; {
+		n, err := b.store.SweepFlows(ctx, b.now().Add(-time.Hour), batch)
+		total += n
+		if err != nil || n < batch {
+			return total, err
+		}
+	}
 }
 
 // digest hashes its parts in a length-prefixed form, so that no two different lists have the same digest.

@@ -74,7 +74,7 @@ func (b *Broker) completable(ctx context.Context, caller access.Caller, session 
 		}
 		if errors.Is(err, fault.Denied) {
 			// Say it without naming the workload identity: the caller may not know whose session this is.
-			return Flow{}, fault.New(fault.Denied, "principal %s is not allowed to perform %s: it needs the role %s", caller.Name, access.CompleteResourceTokenAuth, access.ConsentApp)
+			return Flow{}, fault.New(fault.Denied, "%s is not allowed to perform %s: it needs the role %s", caller, access.CompleteResourceTokenAuth, access.ConsentApp)
 		}
 		return Flow{}, err
 	}
@@ -121,22 +121,24 @@ func (b *Broker) confirm(ctx context.Context, caller access.Caller, flow Flow, u
 
 // advance takes the flow one step further. It reports true when nothing is left to do.
 func (b *Broker) advance(ctx context.Context, caller access.Caller, flow Flow) (bool, error) {
+	var no error
 	switch {
 	case flow.State == FlowRedeemed:
 		return true, nil
 	case flow.State == FlowFailed:
-		return false, ending(EndFailed, flow.Reason, "%s", flow.Reason)
+		no = ending(EndFailed, flow.Reason, "%s", flow.Reason)
 	case !b.now().Before(flow.Expires):
-		return false, errExpired
+		no = errExpired
 	case flow.State == FlowCreated:
-		return false, ending(EndUnknown, "", "the user has not consented yet")
+		no = ending(EndUnknown, "", "the user has not consented yet")
 	case flow.State == FlowRedeeming:
 		// FailFlow acts only where the lease of the redemption has run out: its holder died with the answer on its way,
 		// and a second redemption is never tried.
-		if _, err := b.store.FailFlow(ctx, flow.ID, "interrupted while it was redeemed: ask for the token again", 0); err != nil {
-			return false, err
-		}
-		return false, nil
+		_, err := b.store.FailFlow(ctx, flow.ID, "interrupted while it was redeemed: ask for the token again", 0)
+		return false, err
+	}
+	if no != nil {
+		return false, b.guard.Refuse(ctx, caller, access.CompleteResourceTokenAuth, "session-"+string(flow.State), flow.facts("refused", flow.Reason), no)
 	}
 	err := b.redeem(ctx, caller, flow)
 	if fault.CodeOf(err) == fault.Conflict {

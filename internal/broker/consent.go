@@ -156,7 +156,7 @@ func (b *Broker) openParams(ctx context.Context, f Flow) (map[string]secret.Text
 // poll of somebody else's session learns nothing and changes nothing.
 func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error) {
 	f := g.facts
-	f.Resource, f.Outcome = "session", "pending"
+	f.Resource, f.Outcome = "session", "refused"
 	flow, err := b.store.FlowByID(ctx, digest("session-1", r.Session))
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return Outcome{}, err
@@ -181,6 +181,7 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 	case over:
 		return Outcome{}, b.turnAway(ctx, g, "session-expired", errExpired)
 	}
+	f.Outcome = "pending"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return Outcome{}, err
 	}
@@ -278,6 +279,13 @@ func (b *Broker) openFlow(ctx context.Context, id string) (Flow, Provider, Vendo
 	}
 	if !b.now().Before(flow.Expires) {
 		return flow, Provider{}, Vendor{}, errExpired
+	}
+	living, err := b.identity.Lives(ctx, flow.Account, flow.Workload, flow.Generation)
+	if err != nil {
+		return flow, Provider{}, Vendor{}, err
+	}
+	if !living {
+		return flow, Provider{}, Vendor{}, ending(EndFailed, "the agent was removed", "its workload identity was deleted")
 	}
 	provider, err := b.store.ProviderByUID(ctx, flow.Account, flow.Provider)
 	if err != nil && !errors.Is(err, fault.NotFound) {

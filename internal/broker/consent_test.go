@@ -362,7 +362,7 @@ func TestC09_IssuerOfTheAnswer(t *testing.T) {
 }
 
 // The provider in the path of the callback is the flow's (threat C10).
-func TestC10_AnswerAtAnotherProvidersCallback(t *testing.T) {
+func TestAnswerAtAnotherProvidersCallback(t *testing.T) {
 	w := newWorld(t)
 	evil := w.createProvider("evil", "StrictOauth2")
 	s := w.pending(w.agentA, ask(w.wat(w.agentA, "alice"))).Session

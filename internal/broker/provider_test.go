@@ -137,6 +137,18 @@ func TestUpdateOfTheSecurityIdentity(t *testing.T) {
 	}
 }
 
+// Whatever its row says, a connection of a former identity is not used.
+func TestConnectionOfAFormerIdentity(t *testing.T) {
+	w := newWorld(t)
+	c := w.connection(w.consent("alice").Connection)
+	spec := w.spec("cal", "StrictOauth2")
+	spec.AuthMethod = broker.AuthPost
+	_, err := w.UpdateProvider(t.Context(), w.admin, spec)
+	must(t, err)
+	must(t, w.db.SwapConnection(t.Context(), c, c.Generation)) // active again
+	w.pending(w.agentA, ask(w.wat(w.agentA, "alice")))
+}
+
 // An update that leaves the identity alone leaves all else, and needs no secret; a new secret alone does not cost
 // anybody's consent.
 func TestUpdateWithoutChangeOfIdentity(t *testing.T) {

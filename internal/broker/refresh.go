@@ -101,7 +101,9 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 	if grant.RefreshToken.IsZero() {
 		grant.RefreshToken = token // RFC 6749 §6: the old one goes on
 	}
-	if grant.Scopes == nil {
+	if len(grant.Scopes) == 0 {
+		// Unsaid means unchanged (RFC 6749 §6). An empty string is no scope by §3.3, and providers that send one mean
+		// the same; to believe it would lose what was granted at the next consent.
 		grant.Scopes = c.Granted
 	}
 	var next Connection

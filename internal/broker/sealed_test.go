@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
@@ -198,8 +199,13 @@ func TestRedemptionOutlivesItsCaller(t *testing.T) {
 		runtime.Gosched()
 	}
 	cancel()
-	close(release)
-	<-done
+	select {
+	case <-done:
+		t.Error("the call ended before the provider answered")
+	case <-time.After(50 * time.Millisecond):
+		close(release)
+		<-done
+	}
 	w.token(w.agentA, ask(w.wat(w.agentA, "alice")))
 	must(t, w.complete(w.appA, s, "alice"))
 }

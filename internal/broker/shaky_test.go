@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
@@ -16,7 +17,8 @@ type shaky struct {
 	mu     sync.Mutex // guards what follows
 	before map[string]func() error
 	after  map[string]func() error
-	flow   string // whose code was held last
+	flow   string        // whose code was held last
+	lease  time.Duration // that was asked for last
 }
 
 func (s *shaky) fail(when map[string]func() error, step string, f func() error) {
@@ -88,3 +90,12 @@ func (s *shaky) HoldCode(ctx context.Context, id string, code, verifier vault.Se
 }
 
 func (s *shaky) lastHeld() string { s.mu.Lock(); defer s.mu.Unlock(); return s.flow }
+
+func (s *shaky) LeaseConnection(ctx context.Context, a broker.Attempt, key string, ttl time.Duration) (int64, error) {
+	s.mu.Lock()
+	s.lease = ttl
+	s.mu.Unlock()
+	return s.Store.LeaseConnection(ctx, a, key, ttl)
+}
+
+func (s *shaky) lastLease() time.Duration { s.mu.Lock(); defer s.mu.Unlock(); return s.lease }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -61,6 +62,7 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	if err != nil {
 		return Outcome{}, err
 	}
+	r.foldAudience()
 	if r.Session != "" {
 		return b.poll(ctx, g, r)
 	}
@@ -108,7 +110,7 @@ func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (g
 		return grounds{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
 			"names no user, and USER_FEDERATION needs one: mint it with GetWorkloadAccessTokenForJWT"))
 	}
-	if err := checkCustom(r.CustomParameters); err != nil {
+	if err := r.checkCustom(); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
 	}
 	return g, nil
@@ -145,12 +147,14 @@ func reserved(name string) bool {
 	return false
 }
 
-func checkCustom(params map[string]secret.Text) error {
-	seen := make(map[string]bool, len(params))
-	for name := range params {
+func (r *Request) checkCustom() error {
+	seen := make(map[string]bool, len(r.CustomParameters))
+	for name := range r.CustomParameters {
 		lower := strings.ToLower(name)
-		// Atlassian, Auth0 and others take the audience as a custom parameter, as AWS's own guide shows.
-		if reserved(name) && lower != "audience" {
+		if name == audienceParameter && len(r.Audiences) > 0 {
+			return fault.Field("customParameters", "the parameter audience is given in audiences already")
+		}
+		if reserved(name) && name != audienceParameter {
 			return fault.Field("customParameters", "the parameter %s is set by the broker and cannot be overridden", name)
 		}
 		if seen[lower] {
@@ -159,6 +163,20 @@ func checkCustom(params map[string]secret.Text) error {
 		seen[lower] = true
 	}
 	return nil
+}
+
+// audienceParameter is the one standard parameter that may come as a custom one: Atlassian, Auth0 and others take it so,
+// as AWS's own guide shows.
+const audienceParameter = "audience"
+
+// foldAudience makes a custom audience one of the request's audiences. They are part of the connection's key: a token
+// for one audience must not serve a request for another.
+func (r *Request) foldAudience() {
+	if a, ok := r.CustomParameters[audienceParameter]; ok {
+		r.Audiences = []string{a.Expose()}
+		r.CustomParameters = maps.Clone(r.CustomParameters)
+		delete(r.CustomParameters, audienceParameter)
+	}
 }
 
 // userToken serves USER_FEDERATION from the vault, or opens a consent session.

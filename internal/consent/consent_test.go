@@ -40,10 +40,10 @@ func TestWalk(t *testing.T) {
 	must(t, w.complete(session, "alice"))
 }
 
-// C24: neither code nor state is in an address that leaves here, and nothing of a query is in a log line.
+// C24: neither code nor state is in an address that leaves here, nor in a page.
 func TestC24_CodeAndStateDoNotLeak(t *testing.T) {
 	w := newWorld(t, false)
-	session, address := w.session()
+	_, address := w.session()
 	callback, cookie := w.visit(address)
 	again := w.get(callback.String())
 	p := w.get(callback.String(), cookie)
@@ -56,9 +56,19 @@ func TestC24_CodeAndStateDoNotLeak(t *testing.T) {
 	for _, page := range []page{p, again, w.get(address), w.get(callback.String(), cookie)} {
 		wantProtected(t, "answer", page)
 	}
+}
+
+// G02: a log line names the route, and nothing of the query.
+func TestG02_QueriesAreNotLogged(t *testing.T) {
+	w := newWorld(t, false)
+	session, address := w.session()
+	callback, cookie := w.visit(address)
+	w.get(callback.String())
+	w.get(callback.String(), cookie)
 	w.get(with(callback, deny("some words of the provider")), cookie)
+	w.get(address + "&x=%zz")
 	must(t, w.complete(session, "alice"))
-	log := w.log.String()
+	code, state, log := callback.Query().Get("code"), callback.Query().Get("state"), w.log.String()
 	id := session[len(broker.SessionPrefix):]
 	for _, secret := range []string{code, state, id, cookie.Value, "app-state", "words of the provider", "request_uri", "code=", callback.Path} {
 		if strings.Contains(log, secret) {
@@ -66,7 +76,7 @@ func TestC24_CodeAndStateDoNotLeak(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimSpace(log), "\n")
-	if len(lines) != 6 {
+	if len(lines) != 5 {
 		t.Fatalf("got %d log lines, want one a request:\n%s", len(lines), log)
 	}
 	var line map[string]any
@@ -184,8 +194,8 @@ func renew(w *world) (string, string) {
 	return w.session()
 }
 
-// C20: what a provider says is foreign text. It is bounded, printable, and shown as text.
-func TestC20_ProvidersWordsAreText(t *testing.T) {
+// What a provider says (threat C20) is foreign text. It is bounded, printable, and shown as text.
+func TestProvidersWordsAreText(t *testing.T) {
 	w := newWorld(t, false)
 	for _, words := range []string{
 		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `</blockquote><h1>Your password please</h1>`, `{{.Ref}}`,

@@ -32,17 +32,18 @@ const (
 
 // Server is a running server. Make it with New, which listens; Run serves.
 type Server struct {
-	config   Config
-	listener net.Listener
-	admin    net.Listener
-	http     *http.Server
-	adminSrv *http.Server
-	db       *store.DB
-	guard    *access.Guard
-	vault    *vault.Vault
-	broker   *broker.Broker
-	metrics  *metrics
-	close    sync.Once
+	config    Config
+	listener  net.Listener
+	admin     net.Listener
+	http      *http.Server
+	adminSrv  *http.Server
+	db        *store.DB
+	guard     *access.Guard
+	vault     *vault.Vault
+	broker    *broker.Broker
+	metrics   *metrics
+	readiness readiness
+	close     sync.Once
 }
 
 // New opens everything that the configuration names and listens. After it returns, clients may connect; Run answers
@@ -192,13 +193,38 @@ func onlyCanonical(next http.Handler) http.Handler {
 
 // ready says whether the key opens and the store answers, and no more: details are for the admin listener.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	if err := errors.Join(s.vault.Ready(ctx), s.db.Ping(ctx)); err != nil {
+	if err := s.readiness.check(r.Context(), s.wellness); err != nil {
 		plain(w, http.StatusServiceUnavailable, "not ready")
 		return
 	}
 	plain(w, http.StatusOK, "ok")
+}
+
+// wellness asks the key service and the store, each for real.
+func (s *Server) wellness(ctx context.Context) error {
+	return errors.Join(s.vault.Ready(ctx), s.db.Ping(ctx))
+}
+
+// readiness remembers an answer for one second: /readyz needs no authentication, and each real answer costs a call to
+// the key service and a write of the database.
+type readiness struct {
+	mu   sync.Mutex // guards what follows, and lets one caller ask for all
+	at   time.Time
+	last error
+}
+
+func (r *readiness) check(ctx context.Context, ask func(context.Context) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.at.IsZero() && time.Since(r.at) < time.Second {
+		return r.last
+	}
+	// The answer is for everybody who waits, so it does not depend on this caller's patience.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	r.last = ask(ctx)
+	r.at = time.Now()
+	return r.last
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

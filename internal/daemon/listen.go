@@ -66,10 +66,16 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		requestID := hex.EncodeToString(id[:])
 		r = r.WithContext(access.WithRequestID(r.Context(), requestID))
 		r.RemoteAddr = clientAddr(r, s.config.TrustedProxies)
+		if ambiguous(r) {
+			w.Header().Set("Connection", "close")
+		}
 		defer func() {
 			v := recover()
-			if v == nil || v == http.ErrAbortHandler {
+			if v == nil {
 				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v) // net/http ends the connection, so that half an answer is not taken for a whole one
 			}
 			// The value of a panic may hold anything, so only its type and the stack (which holds no values) are logged.
 			s.config.Log.Error("panic", "type", typeName(v), "request_id", requestID, "stack", string(debug.Stack()))
@@ -84,6 +90,11 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// ambiguous reports whether a proxy in front may see another end of this request than we do, so that nothing after it on
+// the connection may be answered (RFC 9112 §6.1, threat F03). net/http takes Transfer-Encoding over a Content-Length
+// beside it, and drops it from HTTP/1.0, without a trace: so every chunked body and all of HTTP/1.0 count.
+func ambiguous(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }
 
 // clientAddr is the address of the client: the peer's, unless the peer is a trusted proxy; then the last address in
 // X-Forwarded-For that is not a trusted proxy's own.
