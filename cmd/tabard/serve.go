@@ -95,6 +95,7 @@ func serve(ctx context.Context, t terminal, src daemon.Sources) error {
 	}
 	c.Out, c.Version = t.out, readBuild().Version
 	c.Log = slog.New(slog.NewJSONHandler(t.err, nil))
+	daemon.TuneMemory()
 	srv, err := daemon.New(ctx, c)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -105,7 +105,7 @@ func private(file string) error {
 func sqliteDSN(path string, pragmas ...string) string {
 	q := url.Values{"_pragma": append([]string{
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)",
-		"trusted_schema(0)", "cache_size(-16000)", "mmap_size(268435456)", "journal_size_limit(67108864)",
+		"trusted_schema(0)", "cache_size(-16000)", "mmap_size(0)", "journal_size_limit(67108864)",
 	}, pragmas...)}
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: q.Encode()}).String()
 }
