@@ -83,6 +83,7 @@ func (f *finder) variables(where location) ([]variable, error) {
 		{"BEDROCK_AGENTCORE_DP_ENDPOINT", where.url},
 		{"BEDROCK_AGENTCORE_CP_ENDPOINT", where.url},
 		{"AWS_REGION", where.region},
+		{"AWS_DEFAULT_REGION", where.region}, // all that plain boto3 and the aws command read
 	}
 	if !where.fromDataDir || !exists(daemon.CredentialsPath(f.dataDir)) {
 		return vars, nil

@@ -59,23 +59,34 @@ func ensureKey(path string, fresh bool) (bool, error) {
 	return true, nil
 }
 
-// rootCredentials returns the root access key: the configured one, else the one in the credentials file, else a new
-// one that is written there. The file is durable before the key is stored, so that no start leaves a key behind that
-// nobody knows. It reports whether it wrote.
-func (c Config) rootCredentials() (id string, key secret.Text, wrote bool, err error) {
+// rootKey is the root access key that a start found or made.
+type rootKey struct {
+	id     string
+	secret secret.Text
+	wrote  bool // it is new, and in the credentials file
+}
+
+// rootCredentials returns the root access key: the configured one, else the one in the credentials file, else, at the
+// first start on a database (exists says no), a new one that is written there. The file is durable before the key is
+// stored, so that no start leaves a key behind that nobody knows. The zero rootKey means that the key was made by
+// another server of this database, or that its file was put away: a second one is not made behind its owner's back.
+func (c Config) rootCredentials(exists func() (bool, error)) (rootKey, error) {
 	if c.RootAccessKeyID != "" {
-		return c.RootAccessKeyID, c.RootSecretAccessKey, false, nil
+		return rootKey{id: c.RootAccessKeyID, secret: c.RootSecretAccessKey}, nil
 	}
 	path := CredentialsPath(c.DataDir)
-	id, key, err = readCredentials(path)
+	id, key, err := readCredentials(path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return id, key, false, err
+		return rootKey{id: id, secret: key}, err
+	}
+	if there, err := exists(); there || err != nil {
+		return rootKey{}, err
 	}
 	id, key = "TABARD"+rand.Text()[:14], secret.New("tabard_"+rand.Text()+rand.Text()[:14])
 	body := fmt.Sprintf("# Tabard's root access key, written once. It may do everything in its account: make principals for daily use\n"+
 		"# (tabard principal create), then keep this file somewhere safe. Not part of backups.\n"+
 		"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n", Profile, id, key.Expose())
-	return id, key, true, writeNew(path, []byte(body))
+	return rootKey{id, key, true}, writeNew(path, []byte(body))
 }
 
 // writeNew writes a file that did not exist, readable by its owner only, durably.

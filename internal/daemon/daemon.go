@@ -81,7 +81,7 @@ func (s *Server) open(ctx context.Context) error {
 	if c.PublicURL == "" {
 		c.PublicURL = c.scheme() + "://" + s.listener.Addr().String()
 	}
-	handler, newRoot, err := s.wire(ctx)
+	handler, root, err := s.wire(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.writeEndpoint(); err != nil {
 		return fmt.Errorf("the data directory: %w", err)
 	}
-	s.announce(newKey, newRoot)
+	s.announce(newKey, root)
 	return nil
 }
 
@@ -127,7 +127,7 @@ func (s *Server) openVault(ctx context.Context) (newKey bool, err error) {
 }
 
 // wire builds the core over the adapters, and the adapters' handlers over the core.
-func (s *Server) wire(ctx context.Context) (http.Handler, bool, error) {
+func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	c := s.config
 	s.guard = access.NewGuard(s.metrics.count(s.db), c.Now)
 	dialer := oauth.New(oauth.Config{AllowNetworks: c.AllowNetworks, Dev: c.Dev, Now: c.Now, UserAgent: "tabard/" + c.Version})
@@ -141,29 +141,31 @@ func (s *Server) wire(ctx context.Context) (http.Handler, bool, error) {
 		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, rootKey{}, err
 	}
-	rootID, rootKey, newRoot, err := c.rootCredentials()
+	root, err := c.rootCredentials(func() (bool, error) { return people.HasRootKey(ctx, account) })
 	if err != nil {
-		return nil, false, err
+		return nil, root, err
 	}
-	if err := people.EnsureRoot(ctx, account, rootID, rootKey); err != nil {
-		return nil, false, err
+	if root.id != "" {
+		if err := people.EnsureRoot(ctx, account, root.id, root.secret); err != nil {
+			return nil, root, err
+		}
 	}
 	catalogue, err := oauth.NewCatalogue()
 	if err != nil {
-		return nil, false, err
+		return nil, rootKey{}, err
 	}
 	s.broker, err = broker.New(broker.Config{
 		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Upstream: dialer, Catalogue: catalogue,
 		PublicURL: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev,
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, rootKey{}, err
 	}
 	pages, err := consent.New(consent.Config{Broker: s.broker, Secure: strings.HasPrefix(c.PublicURL, "https:"), Log: c.Log})
 	if err != nil {
-		return nil, false, err
+		return nil, rootKey{}, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+consent.Prefix, pages)
@@ -172,7 +174,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, bool, error) {
 	mux.Handle("/", awsapi.New(awsapi.Config{
 		Identity: people, Broker: s.broker, Guard: s.guard, Audit: s.db, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	}))
-	return onlyCanonical(mux), newRoot, nil
+	return onlyCanonical(mux), root, nil
 }
 
 // onlyCanonical sends a path that is not in its canonical form to where no operation is. A ServeMux would redirect to
@@ -235,7 +237,7 @@ func plain(w http.ResponseWriter, status int, text string) {
 }
 
 // announce prints the start-up lines: where it listens, where data lies, what to do next.
-func (s *Server) announce(newKey, newRoot bool) {
+func (s *Server) announce(newKey bool, root rootKey) {
 	c := s.config
 	say := func(label, format string, args ...any) {
 		fmt.Fprintf(c.Out, "%-12s %s\n", label, fmt.Sprintf(format, args...))
@@ -261,12 +263,13 @@ func (s *Server) announce(newKey, newRoot bool) {
 	default:
 		say("key", "%s", c.KeyFile)
 	}
-	if c.RootAccessKeyID == "" {
-		fresh := ""
-		if newRoot {
-			fresh = " (new)"
-		}
-		say("root key", "%s%s", CredentialsPath(c.DataDir), fresh)
+	switch {
+	case root.id == "":
+		say("root key", "made at the first start on this database, and not in %s; TABARD_ROOT_ACCESS_KEY_ID sets another", CredentialsPath(c.DataDir))
+	case root.wrote:
+		say("root key", "%s (new)", CredentialsPath(c.DataDir))
+	case c.RootAccessKeyID == "":
+		say("root key", "%s", CredentialsPath(c.DataDir))
 	}
 	if c.Dev {
 		say("dev", "development mode: trusts any issuer on loopback; never for real users")

@@ -51,8 +51,8 @@ func panicking(t *testing.T, log *lines, value string) (*Server, *httptest.Serve
 		mux.HandleFunc(path, func(http.ResponseWriter, *http.Request) { panic(v) })
 	}
 	mux.HandleFunc("/runtime", func(http.ResponseWriter, *http.Request) {
-		var m map[string]string
-		m[value] = value
+		var none []string
+		none[len(value)] = value
 	})
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	srv := httptest.NewUnstartedServer(s.outermost(mux))

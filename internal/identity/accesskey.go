@@ -113,16 +113,8 @@ func (s *Service) SetAccessKeyDisabled(ctx context.Context, caller access.Caller
 	if lookup == nil && k.Account != caller.Account {
 		lookup = fault.New(fault.NotFound, "there is no access key %s", clip(id))
 	}
-	if lookup == nil && p.Has(access.Root) {
-		if err := s.onlyRoot(ctx, caller, action, facts); err != nil {
-			return AccessKey{}, err
-		}
-	}
-	if err := s.guard.Permit(ctx, caller, action, facts); err != nil {
+	if err := s.permitOver(ctx, caller, action, p, lookup, facts); err != nil {
 		return AccessKey{}, err
-	}
-	if lookup != nil {
-		return AccessKey{}, lookup
 	}
 	k, err := s.store.SetAccessKeyDisabled(ctx, caller.Account, id, disabled)
 	if err != nil {
@@ -143,32 +135,30 @@ func (s *Service) EnsureRoot(ctx context.Context, account access.Account, keyID 
 	if err != nil {
 		return err
 	}
-	k, p, err := s.store.KeyAndPrincipal(ctx, keyID)
-	switch {
-	case errors.Is(err, fault.NotFound):
-		if _, err := s.createKey(ctx, root, keyID, secretKey); err == nil {
-			created = true
-			break
-		} else if !errors.Is(err, fault.Conflict) {
-			return err
-		}
-		if k, p, err = s.store.KeyAndPrincipal(ctx, keyID); err != nil { // another replica was first
-			return err
-		}
-		fallthrough
-	case err == nil:
-		if err := s.sameRootKey(ctx, root, k, p, secretKey); err != nil {
-			return err
-		}
-	default:
+	made, err := s.ensureRootKey(ctx, root, keyID, secretKey)
+	if err != nil {
 		return err
 	}
-	if !created {
+	if !created && !made {
 		return nil
 	}
 	self := access.Caller{Account: account, Principal: root.ID, Name: root.Name, AccessKey: keyID, Roles: root.Roles}
 	facts := access.Facts{Resource: "access-key/" + keyID, Outcome: "bootstrapped"}
 	return s.guard.Event(ctx, self, access.CreateAccessKey, facts).Wait(ctx)
+}
+
+// HasRootKey reports whether the account's principal root has an access key, enabled or not: then this is not the first
+// start on this database, and no server makes a root key of its own accord. It is for the start, as EnsureRoot is.
+func (s *Service) HasRootKey(ctx context.Context, account access.Account) (bool, error) {
+	root, err := s.store.PrincipalByName(ctx, account, RootName)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	keys, err := s.store.AccessKeys(ctx, account, root.ID, "", 1)
+	return len(keys) > 0, err
 }
 
 func (s *Service) ensureRootPrincipal(ctx context.Context, account access.Account) (root Principal, created bool, err error) {
@@ -193,6 +183,23 @@ func (s *Service) ensureRootPrincipal(ctx context.Context, account access.Accoun
 		return Principal{}, false, fault.New(fault.Conflict, "the principal root exists in account %s without the role root", account)
 	}
 	return root, false, nil
+}
+
+func (s *Service) ensureRootKey(ctx context.Context, root Principal, keyID string, secretKey secret.Text) (created bool, err error) {
+	k, p, err := s.store.KeyAndPrincipal(ctx, keyID)
+	if errors.Is(err, fault.NotFound) {
+		_, err = s.createKey(ctx, root, keyID, secretKey)
+		if err == nil {
+			return true, nil
+		}
+		if errors.Is(err, fault.Conflict) { // another replica was first
+			k, p, err = s.store.KeyAndPrincipal(ctx, keyID)
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, s.sameRootKey(ctx, root, k, p, secretKey)
 }
 
 func (s *Service) sameRootKey(ctx context.Context, root Principal, k AccessKey, p Principal, want secret.Text) error {
@@ -222,18 +229,27 @@ func (s *Service) checkRootKey(keyID string, secretKey secret.Text) error {
 	return nil
 }
 
-// permitOn decides about a principal by name: root alone may touch one that has the role root.
+// permitOn finds a principal by name and decides as permitOver does.
 func (s *Service) permitOn(ctx context.Context, caller access.Caller, action access.Action, name string, facts access.Facts) (Principal, error) {
 	p, lookup := s.store.PrincipalByName(ctx, caller.Account, name)
+	if err := s.permitOver(ctx, caller, action, p, lookup, facts); err != nil {
+		return Principal{}, err
+	}
+	return p, nil
+}
+
+// permitOver decides about a principal, or one of its keys, before it tells by the error of the lookup whether there is
+// one. Root alone may touch a principal that has the role root.
+func (s *Service) permitOver(ctx context.Context, caller access.Caller, action access.Action, p Principal, lookup error, facts access.Facts) error {
 	if lookup == nil && p.Has(access.Root) {
 		if err := s.onlyRoot(ctx, caller, action, facts); err != nil {
-			return Principal{}, err
+			return err
 		}
 	}
 	if err := s.guard.Permit(ctx, caller, action, facts); err != nil {
-		return Principal{}, err
+		return err
 	}
-	return p, lookup
+	return lookup
 }
 
 func (s *Service) checkLiveKeys(ctx context.Context, p Principal) error {

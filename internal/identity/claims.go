@@ -2,14 +2,13 @@ package identity
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/go-jose/go-jose/v4/json"
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/jws"
 )
 
 // Times of a user's token.
@@ -23,20 +22,15 @@ const (
 type times struct{ expires, issued, notBefore, authenticated time.Time }
 
 // checkTimes reads exp, iat, nbf and auth_time (RFC 7519 §4.1) and compares them with now.
-func checkTimes(claims map[string]any, now time.Time) (times, error) {
+func checkTimes(c jws.Claims, now time.Time) (times, error) {
 	var t times
 	for name, into := range map[string]*time.Time{
 		"exp": &t.expires, "iat": &t.issued, "nbf": &t.notBefore, "auth_time": &t.authenticated,
 	} {
-		v, ok := claims[name]
-		if !ok {
-			continue
+		var err error
+		if *into, err = c.Time(name); err != nil {
+			return times{}, err
 		}
-		at, ok := numericDate(v)
-		if !ok {
-			return times{}, badToken("has a claim %s that is no number of seconds since 1970", name)
-		}
-		*into = at
 	}
 	start := t.issued
 	if start.IsZero() {
@@ -59,43 +53,25 @@ func checkTimes(claims map[string]any, now time.Time) (times, error) {
 	return t, nil
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2): a JSON number of seconds, perhaps with a fraction, which is cut off.
-// Exponents, negative numbers and anything that can only be milliseconds are refused.
-func numericDate(v any) (time.Time, bool) {
-	n, ok := v.(json.Number)
-	if !ok {
-		return time.Time{}, false
-	}
-	whole, fraction, _ := strings.Cut(string(n), ".")
-	const tooLate = 100_000_000_000 // the year 5138 in seconds, and 1973 in milliseconds
-	sec, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || sec <= 0 || sec >= tooLate || strings.ContainsAny(fraction, "eE+-") {
-		return time.Time{}, false
-	}
-	return time.Unix(sec, 0), true
-}
-
 // tokenKind tells access tokens from ID tokens. UseAny means that the token does not say.
-func tokenKind(t jws) TokenUse {
+func tokenKind(t jws.Token) TokenUse {
 	var isAccess, isID bool
 	mark := func(v, a, i string) {
 		isAccess = isAccess || strings.EqualFold(v, a)
 		isID = isID || strings.EqualFold(v, i)
 	}
-	mark(t.typ, "at+jwt", "\x00") // RFC 9068 §2.1
-	use, _ := t.claims["token_use"].(string)
+	mark(t.Type, "at+jwt", "\x00") // RFC 9068 §2.1
+	use, _ := t.Claims.String("token_use")
 	mark(use, "access", "id") // Cognito
-	typ, _ := t.claims["typ"].(string)
+	typ, _ := t.Claims.String("typ")
 	mark(typ, "Bearer", "ID") // Keycloak
 	if !isAccess && !isID {
 		// Without a name for it, what it carries tells: OIDC Core §2 and §3.1.3.6 against RFC 9068 §2.2.3.
 		for _, name := range []string{"nonce", "at_hash", "c_hash"} {
-			_, ok := t.claims[name]
-			isID = isID || ok
+			isID = isID || t.Claims.Has(name)
 		}
 		for _, name := range []string{"scope", "scp"} {
-			_, ok := t.claims[name]
-			isAccess = isAccess || ok
+			isAccess = isAccess || t.Claims.Has(name)
 		}
 	}
 	switch {
@@ -126,18 +102,17 @@ func checkUse(want, have TokenUse) error {
 
 // checkAudience wants the token to be for one of the issuer's audiences, or given to one of its client ids. Issuers
 // such as Cognito put the client into client_id, others into azp, and an ID token has it in aud (OIDC Core §2).
-func checkAudience(i trust, claims map[string]any, kind TokenUse) error {
-	aud, err := audience(claims)
+func checkAudience(i trust, c jws.Claims, kind TokenUse) error {
+	aud, err := c.Strings("aud")
 	if err != nil {
 		return err
 	}
 	var clients []string
 	for _, name := range []string{"client_id", "azp"} {
-		v, ok := claims[name]
-		if !ok {
+		if !c.Has(name) {
 			continue
 		}
-		s, ok := v.(string)
+		s, ok := c.String(name)
 		if !ok || s == "" {
 			return badToken("has a claim %s that is no string", name)
 		}
@@ -151,8 +126,8 @@ func checkAudience(i trust, claims map[string]any, kind TokenUse) error {
 			return nil
 		}
 	}
-	for _, c := range clients {
-		if slices.Contains(i.ClientIDs, c) {
+	for _, client := range clients {
+		if slices.Contains(i.ClientIDs, client) {
 			return nil
 		}
 	}
@@ -163,44 +138,12 @@ func checkAudience(i trust, claims map[string]any, kind TokenUse) error {
 		clip(strings.Join(aud, " ")), clip(strings.Join(clients, " ")))
 }
 
-// audience reads aud, a string or a list of strings (RFC 7519 §4.1.3).
-func audience(claims map[string]any) ([]string, error) {
-	bad := badToken("has a claim aud that is neither a string nor a list of strings")
-	switch v := claims["aud"].(type) {
-	case nil:
-		if _, ok := claims["aud"]; ok {
-			return nil, bad
-		}
-		return nil, nil
-	case string:
-		return []string{v}, nil
-	case []any:
-		out := make([]string, 0, len(v))
-		for _, item := range v {
-			s, ok := item.(string)
-			if !ok {
-				return nil, bad
-			}
-			out = append(out, s)
-		}
-		return out, nil
-	}
-	return nil, bad
-}
-
 // checkRules wants each claim of the issuer's row to have exactly its value: a string, or a number or boolean that
 // is written so. A list never matches.
-func checkRules(rules map[string]string, claims map[string]any) error {
+func checkRules(rules map[string]string, c jws.Claims) error {
 	for name, want := range rules {
-		var have string
-		switch v := claims[name].(type) {
-		case string:
-			have = v
-		case bool:
-			have = strconv.FormatBool(v)
-		case json.Number:
-			have = string(v)
-		default:
+		have, ok := c.Scalar(name)
+		if !ok {
 			return badToken("lacks the claim %s that its issuer's rule asks for", clip(name))
 		}
 		if have != want {
@@ -211,8 +154,8 @@ func checkRules(rules map[string]string, claims map[string]any) error {
 }
 
 // subject reads the claim that names the user.
-func subject(claims map[string]any, name string) (string, error) {
-	s, ok := claims[name].(string)
+func subject(c jws.Claims, name string) (string, error) {
+	s, ok := c.String(name)
 	if !ok || !validSubject(s, maxSubject) {
 		return "", badToken("has no claim %s that is a string of 1 to %d characters without control characters", clip(name), maxSubject)
 	}

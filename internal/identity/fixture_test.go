@@ -2,28 +2,17 @@ package identity_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"maps"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/jws/jwstest"
 	"github.com/tabard-id/tabard/internal/kms"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
@@ -154,7 +143,7 @@ func (w *world) claims(change map[string]any) map[string]any {
 
 // jwt signs good claims, changed, with the issuer's RSA key.
 func (w *world) jwt(change map[string]any) string {
-	return sign(w.t, "RS256", map[string]any{"kid": "rsa"}, w.claims(change), w.idp.rsa)
+	return jwstest.Sign(w.t, "RS256", map[string]any{"kid": "rsa"}, w.claims(change), w.idp.RSA)
 }
 
 func (w *world) records() []access.Record {
@@ -166,9 +155,7 @@ func (w *world) records() []access.Record {
 
 // idp is an issuer's keys and the source that fetches them.
 type idp struct {
-	rsa *rsa.PrivateKey
-	ec  *ecdsa.PrivateKey
-	ed  ed25519.PrivateKey
+	jwstest.Keys
 
 	mu    sync.Mutex
 	doc   []byte
@@ -204,84 +191,12 @@ func (p *idp) publish(doc []byte, err error) {
 }
 
 // keypairs makes the keys of the tests once: an RSA key takes long.
-var keypairs = sync.OnceValue(func() *idp {
-	p := &idp{}
-	p.rsa, _ = rsa.GenerateKey(rand.Reader, 2048)
-	p.ec, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	_, p.ed, _ = ed25519.GenerateKey(rand.Reader)
-	return p
-})
+var keypairs = sync.OnceValue(jwstest.NewKeys)
 
 func newIDP(t testing.TB) *idp {
 	t.Helper()
 	k := keypairs()
-	p := &idp{rsa: k.rsa, ec: k.ec, ed: k.ed}
-	p.doc = jwks(t, jwk(t, "rsa", &p.rsa.PublicKey, nil), jwk(t, "ec", &p.ec.PublicKey, nil), jwk(t, "ed", p.ed.Public(), nil))
-	return p
-}
-
-func jwk(t testing.TB, kid string, key any, extra map[string]any) map[string]any {
-	t.Helper()
-	b, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: kid})
-	must(t, err)
-	m := map[string]any{}
-	must(t, json.Unmarshal(b, &m))
-	maps.Copy(m, extra)
-	return m
-}
-
-func jwks(t testing.TB, keys ...map[string]any) []byte {
-	t.Helper()
-	return ok(json.Marshal(map[string]any{"keys": keys}))(t)
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-// sign makes a token from values.
-func sign(t testing.TB, alg string, header, claims map[string]any, key any) string {
-	t.Helper()
-	h := map[string]any{"alg": alg}
-	maps.Copy(h, header)
-	return signRaw(t, alg, string(ok(json.Marshal(h))(t)), string(ok(json.Marshal(claims))(t)), key)
-}
-
-// signRaw makes a token from the text of header and payload, good or bad, with a signature that is right for alg.
-func signRaw(t testing.TB, alg, header, payload string, key any) string {
-	t.Helper()
-	input := b64([]byte(header)) + "." + b64([]byte(payload))
-	return input + "." + b64(signature(t, alg, input, key))
-}
-
-func signature(t testing.TB, alg, input string, key any) []byte {
-	t.Helper()
-	h := crypto.SHA256
-	switch {
-	case strings.HasSuffix(alg, "384"):
-		h = crypto.SHA384
-	case strings.HasSuffix(alg, "512"):
-		h = crypto.SHA512
-	}
-	d := h.New()
-	d.Write([]byte(input))
-	switch key := key.(type) {
-	case *rsa.PrivateKey:
-		if strings.HasPrefix(alg, "PS") {
-			return ok(rsa.SignPSS(rand.Reader, key, h, d.Sum(nil), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}))(t)
-		}
-		return ok(rsa.SignPKCS1v15(nil, key, h, d.Sum(nil)))(t)
-	case *ecdsa.PrivateKey:
-		r, s, err := ecdsa.Sign(rand.Reader, key, d.Sum(nil))
-		must(t, err)
-		n := (key.Params().BitSize + 7) / 8
-		return append(r.FillBytes(make([]byte, n)), s.FillBytes(make([]byte, n))...)
-	case ed25519.PrivateKey:
-		return ed25519.Sign(key, []byte(input))
-	case []byte:
-		m := hmac.New(sha256.New, key)
-		m.Write([]byte(input))
-		return m.Sum(nil)
-	}
-	return nil
+	return &idp{Keys: k, doc: k.Set(t)}
 }
 
 func must(t testing.TB, err error) {
@@ -305,12 +220,6 @@ func wantCode(t testing.TB, name string, err error, code fault.Code) {
 	if !errors.Is(err, code) {
 		t.Errorf("%s: got %v, want code %s", name, err, code)
 	}
-}
-
-// stranger is a key that no issuer publishes.
-func stranger(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	return ok(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 }
 
 // userRows looks at what is written about users on its way to the store.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
 )
 
 // Bounds of an issuer's row.
@@ -164,7 +165,7 @@ func checkIssuer(i Issuer, dev bool) (Issuer, error) {
 		}
 	}
 	if len(i.JWKS) > 0 {
-		if _, err := parseJWKS(i.JWKS); err != nil {
+		if _, err := jws.ParseSet(i.JWKS); err != nil {
 			return i, fault.Field("jwks", "the JWKS document cannot be used: %s", err.Error())
 		}
 	}

@@ -2,13 +2,13 @@ package identity
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"sync"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
 )
 
 // Times of the cache of issuers' keys.
@@ -38,11 +38,11 @@ type setID struct {
 }
 
 type keySet struct {
-	keys    []publicKey   // nil before the first success
+	keys    jws.Set
 	fetched time.Time     // when keys came
 	tried   time.Time     // when the last fetch ended
 	forced  time.Time     // when an unknown key id last caused a fetch
-	version int           // rises with each success
+	version int           // rises with each success; 0 before the first
 	failed  error         // of the last fetch
 	busy    chan struct{} // closed when the fetch that runs now ends; nil while none does
 	used    time.Time
@@ -52,54 +52,40 @@ func newKeyring(source KeySource, now func() time.Time) *keyring {
 	return &keyring{source: source, now: now, sets: map[setID]*keySet{}}
 }
 
-// key returns the key that the token must verify with. It is Unavailable where that cannot be known because the
-// issuer does not answer, and Unauthenticated where the issuer has no such key.
-func (r *keyring) key(ctx context.Context, account access.Account, i Issuer, t jws) (crypto.PublicKey, error) {
-	unknown := badToken("is signed with a key that its issuer does not publish")
+// verify checks the token's signature with the issuer's keys. It is Unavailable where that cannot be known because the
+// issuer does not answer, and Unauthenticated where the issuer has no such key or the signature is wrong.
+func (r *keyring) verify(ctx context.Context, account access.Account, i Issuer, t jws.Token) error {
 	if len(i.JWKS) > 0 {
-		keys, err := parseJWKS(i.JWKS)
+		keys, err := jws.ParseSet(i.JWKS)
 		if err != nil {
-			return nil, fault.Wrap(fault.Internal, err, "the keys of issuer %s cannot be read", i.URL)
+			return fault.Wrap(fault.Internal, err, "the keys of issuer %s cannot be read", i.URL)
 		}
-		key, err := pick(keys, t)
-		if errors.Is(err, errUnknownKey) {
-			return nil, unknown
-		}
-		return key, err
+		return t.Verify(keys)
 	}
 	id := setID{account, i.URL, i.JWKSURI}
 	keys, version, err := r.current(ctx, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	key, err := pick(keys, t)
-	if !errors.Is(err, errUnknownKey) {
-		return key, err
+	if err := t.Verify(keys); !errors.Is(err, jws.ErrNoKey) {
+		return err
 	}
 	// The issuer may have changed its keys since (OIDC Core §10.1.1).
-	keys, err = r.newer(ctx, id, version)
-	if errors.Is(err, errUnknownKey) {
-		return nil, unknown
+	if keys, err = r.newer(ctx, id, version); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, err
-	}
-	key, err = pick(keys, t)
-	if errors.Is(err, errUnknownKey) {
-		return nil, unknown
-	}
-	return key, err
+	return t.Verify(keys)
 }
 
 // current returns keys that may be used, and fetches them where there are none or they are old.
-func (r *keyring) current(ctx context.Context, id setID) ([]publicKey, int, error) {
+func (r *keyring) current(ctx context.Context, id setID) (jws.Set, int, error) {
 	for {
 		r.mu.Lock()
 		e := r.entryLocked(id)
 		now := r.now()
 		age := now.Sub(e.fetched)
-		fresh := e.keys != nil && age < keysFresh
-		stale := e.keys != nil && age < keysStale
+		fresh := e.version > 0 && age < keysFresh
+		stale := e.version > 0 && age < keysStale
 		switch {
 		case fresh, stale && (e.busy != nil || now.Sub(e.tried) < keysCool):
 			keys, version := e.keys, e.version
@@ -107,43 +93,37 @@ func (r *keyring) current(ctx context.Context, id setID) ([]publicKey, int, erro
 			return keys, version, nil
 		case e.busy != nil:
 			if err := r.waitLocked(ctx, e.busy); err != nil {
-				return nil, 0, err
+				return jws.Set{}, 0, err
 			}
 		case e.failed != nil && now.Sub(e.tried) < keysRetry:
 			err := e.failed
 			r.mu.Unlock()
-			return nil, 0, err
+			return jws.Set{}, 0, err
 		default:
 			r.fetchLocked(ctx, id, e)
 		}
 	}
 }
 
-// newer returns keys that came after the given version. It returns errUnknownKey where it is too early to ask again.
-func (r *keyring) newer(ctx context.Context, id setID, version int) ([]publicKey, error) {
+// newer returns keys that came after the given version, or the same again where it is too early to ask for others.
+func (r *keyring) newer(ctx context.Context, id setID, version int) (jws.Set, error) {
 	for {
 		r.mu.Lock()
 		e := r.entryLocked(id)
 		now := r.now()
 		switch {
-		case e.version != version:
+		case e.version != version: // none at all, where they were evicted meanwhile
 			keys := e.keys
 			r.mu.Unlock()
-			if keys == nil { // evicted meanwhile
-				return nil, errUnknownKey
-			}
 			return keys, nil
 		case e.busy != nil:
 			if err := r.waitLocked(ctx, e.busy); err != nil {
-				return nil, err
+				return jws.Set{}, err
 			}
 		case !e.forced.IsZero() && now.Sub(e.forced) < keysCool:
-			err := e.failed
+			keys, err := e.keys, e.failed
 			r.mu.Unlock()
-			if err == nil {
-				err = errUnknownKey
-			}
-			return nil, err
+			return keys, err
 		default:
 			e.forced = now
 			r.fetchLocked(ctx, id, e)
@@ -167,7 +147,7 @@ func (r *keyring) fetchLocked(ctx context.Context, id setID, e *keySet) {
 	busy := make(chan struct{})
 	e.busy = busy
 	r.mu.Unlock()
-	keys, err := []publicKey(nil), error(fault.New(fault.Internal, "the fetch of the issuer's keys was cut off"))
+	keys, err := jws.Set{}, error(fault.New(fault.Internal, "the fetch of the issuer's keys was cut off"))
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -185,7 +165,7 @@ func (r *keyring) fetchLocked(ctx context.Context, id setID, e *keySet) {
 		err = fetchErr
 		return
 	}
-	if keys, err = parseJWKS(doc); err != nil {
+	if keys, err = jws.ParseSet(doc); err != nil {
 		err = fault.Wrap(fault.Unauthenticated, err, "the keys of the issuer %s cannot be used", id.issuer)
 	}
 }

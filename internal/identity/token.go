@@ -12,6 +12,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -206,7 +207,7 @@ func decodeToken(wat secret.Text) ([]byte, error) {
 	if !strings.HasPrefix(text, tokenPrefix) {
 		return nil, fault.New(fault.Unauthenticated, "the value given as workload access token is none: it does not begin with %s", tokenPrefix)
 	}
-	sealed, err := strictBase64(text[len(tokenPrefix):])
+	sealed, err := jws.DecodeBase64(text[len(tokenPrefix):])
 	if err != nil {
 		return nil, unopened()
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/jws/jwstest"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -205,11 +206,11 @@ func TestB04_EveryChangedByteIsOneError(t *testing.T) {
 		for _, bit := range []byte{0x01, 0x80} {
 			flipped := slices.Clone(raw)
 			flipped[i] ^= bit
-			try(fmt.Sprintf("byte %d", i), "wat1."+b64(flipped))
+			try(fmt.Sprintf("byte %d", i), "wat1."+jwstest.B64(flipped))
 		}
-		try(fmt.Sprintf("cut to %d bytes", i), "wat1."+b64(raw[:i]))
+		try(fmt.Sprintf("cut to %d bytes", i), "wat1."+jwstest.B64(raw[:i]))
 	}
-	try("longer", "wat1."+b64(append(slices.Clone(raw), 0)))
+	try("longer", "wat1."+jwstest.B64(append(slices.Clone(raw), 0)))
 	try("padded", text+"=")
 	try("line break", text[:20]+"\n"+text[20:])
 	if len(messages) != 1 {
@@ -239,7 +240,7 @@ func TestB05_BoundToServerAndAccount(t *testing.T) {
 	}
 	// The same bytes sealed for another purpose are no token.
 	sealed := ok(w.vault.SealServer(t.Context(), vault.RingAccessKeys, []byte("x"), []byte("y")))(t)
-	_, _, err = w.OpenToken(t.Context(), account, secret.New("wat1."+b64(sealed)))
+	_, _, err = w.OpenToken(t.Context(), account, secret.New("wat1."+jwstest.B64(sealed)))
 	wantCode(t, "a sealed access key", err, fault.Unauthenticated)
 }
 

@@ -3,10 +3,13 @@ package identity
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -27,11 +30,11 @@ type VerifiedUser struct {
 // token that is too long, Unauthenticated with the reason for a bad one, and Unavailable where the issuer's keys
 // cannot be had now.
 func (s *Service) VerifyUser(ctx context.Context, account access.Account, workloadName string, jwt secret.Text) (VerifiedUser, error) {
-	t, err := parseJWS(jwt)
+	t, err := parseUserToken(jwt)
 	if err != nil {
 		return VerifiedUser{}, err
 	}
-	iss, ok := t.claims["iss"].(string)
+	iss, ok := t.Claims.String("iss")
 	if !ok || iss == "" || len(iss) > maxIssuerURL {
 		return VerifiedUser{}, badToken("names no issuer of at most %d bytes", maxIssuerURL)
 	}
@@ -46,33 +49,49 @@ func (s *Service) VerifyUser(ctx context.Context, account access.Account, worklo
 		return VerifiedUser{}, badToken("is of the issuer %q, which is not trusted for workload identity %s", clip(iss), clip(workloadName))
 	}
 	// Nothing of the rules below is told to somebody who only made up a token.
-	key, err := s.keys.key(ctx, account, i.Issuer, t)
-	if err != nil {
-		return VerifiedUser{}, err
-	}
-	if err := t.verify(key); err != nil {
+	if err := s.keys.verify(ctx, account, i.Issuer, t); err != nil {
 		return VerifiedUser{}, err
 	}
 	return i.accept(t, s.now())
 }
 
+// userToken is what sentences call a user's token.
+const userToken = "the user token"
+
+// badToken is the fault for a user's token; the sentence begins with "the user token".
+func badToken(format string, args ...any) *fault.Error {
+	return fault.New(fault.Unauthenticated, userToken+" "+format, args...)
+}
+
+// parseUserToken reads a user's token, and says of one that is too long or of another kind what the parser cannot know.
+func parseUserToken(jwt secret.Text) (jws.Token, error) {
+	t, err := jws.Parse(userToken, jwt)
+	switch {
+	case errors.Is(err, fault.Invalid):
+		return jws.Token{}, fault.Field("userToken", "a user token is at most %d bytes long", jws.MaxSize)
+	case err != nil && strings.HasPrefix(jwt.Expose(), tokenPrefix):
+		return jws.Token{}, badToken("is a workload access token: it needs a token of the user's identity provider")
+	}
+	return t, err
+}
+
 // accept checks the claims of a token whose signature was verified.
-func (i trust) accept(t jws, now time.Time) (VerifiedUser, error) {
-	at, err := checkTimes(t.claims, now)
+func (i trust) accept(t jws.Token, now time.Time) (VerifiedUser, error) {
+	at, err := checkTimes(t.Claims, now)
 	if err != nil {
 		return VerifiedUser{}, err
 	}
 	kind := tokenKind(t)
-	if err := checkAudience(i, t.claims, kind); err != nil {
+	if err := checkAudience(i, t.Claims, kind); err != nil {
 		return VerifiedUser{}, err
 	}
 	if err := checkUse(i.TokenUse, kind); err != nil {
 		return VerifiedUser{}, err
 	}
-	if err := checkRules(i.Claims, t.claims); err != nil {
+	if err := checkRules(i.Claims, t.Claims); err != nil {
 		return VerifiedUser{}, err
 	}
-	sub, err := subject(t.claims, i.SubjectClaim)
+	sub, err := subject(t.Claims, i.SubjectClaim)
 	if err != nil {
 		return VerifiedUser{}, err
 	}

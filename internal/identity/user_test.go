@@ -10,6 +10,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/jws/jwstest"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -80,11 +81,11 @@ func TestA07_TokenUse(t *testing.T) {
 			check("ID", id, use != identity.UseAccess)
 			check("unclear", unclear, use == identity.UseAny)
 
-			typed := sign(t, "RS256", map[string]any{"kid": "rsa", "typ": "at+jwt"}, w.claims(nil), w.idp.rsa)
+			typed := jwstest.Sign(t, "RS256", map[string]any{"kid": "rsa", "typ": "at+jwt"}, w.claims(nil), w.idp.RSA)
 			if _, err := w.verify(typed); (err == nil) != (use != identity.UseID) {
 				t.Errorf("at+jwt: got %v", err)
 			}
-			crossed := sign(t, "RS256", map[string]any{"kid": "rsa", "typ": "application/at+jwt"}, w.claims(map[string]any{"token_use": "id"}), w.idp.rsa)
+			crossed := jwstest.Sign(t, "RS256", map[string]any{"kid": "rsa", "typ": "application/at+jwt"}, w.claims(map[string]any{"token_use": "id"}), w.idp.RSA)
 			if _, err := w.verify(crossed); (err == nil) != (use == identity.UseAny) {
 				t.Errorf("at+jwt that says it is an ID token: got %v", err)
 			}
@@ -126,21 +127,19 @@ func TestA09_IssuerIsComparedByteForByte(t *testing.T) {
 	w.accepted("the same bytes", w.jwt(nil))
 }
 
-func TestA21_NumericDates(t *testing.T) {
+func TestA21_Times(t *testing.T) {
 	w := newWorld(t)
 	w.trust()
 	now := w.clock.now().Unix()
 	token := func(exp, rest string) string {
 		p := fmt.Sprintf(`{"iss":%q,"sub":"alice","aud":"tabard"%s%s}`, issuerURL, exp, rest)
-		return signRaw(t, "RS256", `{"alg":"RS256","kid":"rsa"}`, p, w.idp.rsa)
+		return jwstest.SignRaw(t, "RS256", `{"alg":"RS256","kid":"rsa"}`, p, w.idp.RSA)
 	}
 	num := func(n int64) string { return fmt.Sprint(n) }
 	in := func(s int64) string { return `,"exp":` + num(now+s) }
 	for name, jwt := range map[string]string{
-		"no exp": token("", ""), "exp in ms": token(`,"exp":`+num((now+60)*1000), ""), "negative": token(`,"exp":-5`, ""), "zero": token(`,"exp":0`, ""),
-		"1e300": token(`,"exp":1e300`, ""), "exponent": token(`,"exp":1.9e9`, ""), "string": token(`,"exp":"`+num(now+60)+`"`, ""),
-		"null": token(`,"exp":null`, ""), "list": token(`,"exp":[`+num(now+60)+`]`, ""), "true": token(`,"exp":true`, ""), "2^63": token(`,"exp":9223372036854775808`, ""),
-		"many digits": token(`,"exp":`+strings.Repeat("9", 400), ""), "NaN": token(`,"exp":NaN`, ""), "hex": token(`,"exp":0x7fffffff`, ""), "plus": token(`,"exp":+`+num(now+60), ""),
+		"no exp": token("", ""), "exp in ms": token(`,"exp":`+num((now+60)*1000), ""), "exp a string": token(`,"exp":"`+num(now+60)+`"`, ""),
+		"exp null":      token(`,"exp":null`, ""),
 		"past the skew": token(in(-60), ""), "long past": token(in(-3600), ""),
 		"iat in the future": token(in(600), `,"iat":`+num(now+61)), "nbf in the future": token(in(600), `,"nbf":`+num(now+61)), "iat in ms": token(in(600), `,"iat":`+num(now*1000)),
 		"nbf a string": token(in(600), `,"nbf":"1"`), "auth_time in the future": token(in(600), `,"auth_time":`+num(now+61)), "auth_time a string": token(in(600), `,"auth_time":"x"`),
@@ -200,7 +199,7 @@ func TestVerifyUser_SubjectRulesAndWorkloads(t *testing.T) {
 func TestVerifyUser_RulesAreNotToldToForgers(t *testing.T) {
 	w := newWorld(t)
 	w.trust()
-	forged := sign(t, "ES256", map[string]any{"kid": "ec"}, w.claims(map[string]any{"aud": "guess"}), stranger(t))
+	forged := jwstest.Sign(t, "ES256", map[string]any{"kid": "ec"}, w.claims(map[string]any{"aud": "guess"}), jwstest.Stranger(t))
 	_, err := w.verify(forged)
 	if msg := fault.Public(err).Msg; !strings.Contains(msg, "signature") {
 		t.Errorf("got %q, want nothing but that the signature is wrong", msg)

@@ -173,3 +173,12 @@ func CheckTags(tags map[string]string) error {
 func (w Workload) ARN(region string) string {
 	return "arn:aws:bedrock-agentcore:" + region + ":" + string(w.Account) + ":workload-identity-directory/default/workload-identity/" + w.Name
 }
+
+// Lives reports whether the workload identity with this uid still lives in this generation. It may be a second late.
+func (s *Service) Lives(ctx context.Context, account access.Account, uid string, generation int64) (bool, error) {
+	w, err := s.store.WorkloadByUID(ctx, account, uid)
+	if errors.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil && w.Deleted.IsZero() && w.Generation == generation, err
+}
