@@ -55,7 +55,7 @@ func (b *Broker) checkReturnURL(w identity.Workload, raw string) error {
 		return nil
 	}
 	if b.dev {
-		if u, err := url.Parse(raw); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" && isLoopback(u.Hostname()) {
+		if u, err := url.Parse(raw); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" && identity.IsLoopback(u.Hostname()) {
 			return nil
 		}
 	}

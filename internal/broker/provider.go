@@ -5,7 +5,6 @@ import (
 	"crypto/sha1" // UUIDv5 is defined over SHA-1 (RFC 9562 §5.5); it names here, and secures nothing
 	"encoding/hex"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -224,20 +223,12 @@ func (b *Broker) checkEndpoint(raw string) string {
 		return "must not contain a fragment"
 	case u.Scheme == "https":
 		return ""
-	case u.Scheme == "http" && b.dev && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && b.dev && identity.IsLoopback(u.Hostname()):
 		return ""
 	case u.Scheme == "http" && b.dev:
 		return "must use https; plain http is for loopback addresses under --dev"
 	}
 	return "must use https; for a provider on this machine start the server with --dev"
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 func (p Provider) secretRef() vault.Ref {

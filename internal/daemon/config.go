@@ -114,7 +114,7 @@ func (c Config) checkAddr() error {
 	if err != nil {
 		return fmt.Errorf("addr %q is not host:port: %v", c.Addr, err)
 	}
-	loopback := isLoopback(host)
+	loopback := identity.IsLoopback(host)
 	if c.Dev && !loopback {
 		return fmt.Errorf("--dev trusts what no reachable server may trust, so it listens on loopback only, and addr %q is not", c.Addr)
 	}
@@ -128,7 +128,7 @@ func (c Config) checkAddr() error {
 	if err != nil {
 		return fmt.Errorf("admin-addr %q is not host:port: %v", c.AdminAddr, err)
 	}
-	if !isLoopback(admin) {
+	if !identity.IsLoopback(admin) {
 		return fmt.Errorf("admin-addr %q is not on loopback: it has no authentication", c.AdminAddr)
 	}
 	return nil
@@ -146,16 +146,8 @@ func (c Config) checkPublicURL() error {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return fmt.Errorf("public-url %q must be scheme://host[:port] and nothing more", c.PublicURL)
 	}
-	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+	if u.Scheme == "http" && !identity.IsLoopback(u.Hostname()) {
 		return fmt.Errorf("public-url %q must be https: browsers carry consent through it", c.PublicURL)
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }

@@ -101,7 +101,7 @@ func (s *Service) trusted(ctx context.Context, account access.Account, iss strin
 		return trust{Issuer: i}, err
 	}
 	if s.dev && canonicalURL(iss, true) == "" {
-		if u, err := url.Parse(iss); err == nil && isLoopback(u.Hostname()) {
+		if u, err := url.Parse(iss); err == nil && IsLoopback(u.Hostname()) {
 			i := Issuer{Account: account, URL: iss, TokenUse: UseAny, SubjectClaim: defaultSubject}
 			return trust{Issuer: i, anyAudience: true}, nil
 		}
@@ -221,7 +221,7 @@ func canonicalURL(s string, dev bool) string {
 		return "it is not an absolute URL such as https://idp.example.com"
 	case u.User != nil || strings.Contains(u.Host, "@"):
 		return "it has a user name"
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
 		return "it must begin with https://"
 	case u.Scheme == "http" && !dev:
 		return "it must begin with https:// (plain http on loopback is for --dev)"

@@ -57,7 +57,7 @@ func returnURLFlaw(s string) string {
 		if why := webFlaw(u); why != "" {
 			return why
 		}
-		if !isLoopback(u.Hostname()) {
+		if !IsLoopback(u.Hostname()) {
 			return "http is allowed on loopback only (localhost, 127.0.0.0/8, [::1])"
 		}
 	case "javascript", "data", "vbscript", "file", "blob", "filesystem", "about", "view-source", "chrome", "resource",
@@ -84,8 +84,8 @@ func webFlaw(u *url.URL) string {
 	return ""
 }
 
-// isLoopback reports whether host names this machine: localhost or a loopback address in its usual form.
-func isLoopback(host string) bool {
+// IsLoopback reports whether host names this machine: localhost or a loopback address in its usual form.
+func IsLoopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}
