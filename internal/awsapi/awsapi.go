@@ -49,10 +49,18 @@ func New(c Config) http.Handler {
 	s.issuerRoutes()
 	s.principalRoutes()
 	s.auditRoutes()
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeUnknownOperation(w, r)
-	})
+	s.mux.HandleFunc("/", s.unknown)
 	return s.mux
+}
+
+// unknown answers what no route matches. The log has no path of it: what clients get wrong may be anything.
+func (s *server) unknown(w http.ResponseWriter, r *http.Request) {
+	start, op := s.Now(), api.Operation{Path: "unknown"}
+	writeUnknownOperation(w, r)
+	if s.Observe != nil {
+		s.Observe(op.Path, http.StatusNotFound, s.Now().Sub(start))
+	}
+	s.log(r, op, access.Caller{}, nil, http.StatusNotFound, start, fault.New(fault.NotFound, "there is no such operation"))
 }
 
 // validated is an input that knows its constraints.
@@ -130,7 +138,7 @@ func (s *server) log(r *http.Request, op api.Operation, caller access.Caller, su
 		return
 	}
 	attrs := make([]any, 0, 24)
-	attrs = append(attrs, "method", r.Method, "route", op.Path, "status", status, "code", string(fault.CodeOf(err)),
+	attrs = append(attrs, "method", clip(r.Method), "route", op.Path, "status", status, "code", string(fault.CodeOf(err)),
 		"latency_ms", float64(s.Now().Sub(start).Microseconds())/1000, "principal", caller.Name, "access_key", caller.AccessKey,
 		"request_id", access.RequestID(r.Context()), "remote", r.RemoteAddr)
 	attrs = append(attrs, subject...)
