@@ -75,9 +75,20 @@ func mixedUp(v Visit, p Provider, a Answer) string {
 	return ""
 }
 
+// words is the description without what only this browser may know, should the provider quote it.
+func (a Answer) words() string {
+	s := a.Description
+	for _, t := range []secret.Text{a.State, a.Code, a.Cookie} {
+		if !t.IsZero() {
+			s = strings.ReplaceAll(s, t.Expose(), "[secret]")
+		}
+	}
+	return s
+}
+
 // declined ends the flow with what the provider said instead of a code.
 func (b *Broker) declined(ctx context.Context, flow Flow, a Answer) error {
-	code, words := clean(a.Error, 64), clean(a.Description, 200)
+	code, words := clean(a.Error, 64), clean(a.words(), 200)
 	end, reason := EndFailed, "the provider answered "+code
 	switch {
 	case a.Error == "":

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -270,4 +271,23 @@ func TestUserFederationNeedsAUser(t *testing.T) {
 	wantCode(t, "unknown provider", err, fault.NotFound)
 	_, err = w.Token(t.Context(), w.agentB, ask(w.wat(w.agentA, "alice"), at("nothing")))
 	wantCode(t, "unknown provider, for a caller that may not ask", err, fault.Denied)
+}
+
+// A provider that quotes the address it was called with tells nobody the state: not the page, not the trail, not the
+// agent's polls.
+func TestG01_DeclinedAnswerQuotesNoState(t *testing.T) {
+	w := newWorld(t)
+	wat := w.wat(w.agentA, "alice")
+	p := w.pending(w.agentA, ask(wat))
+	a := w.visit(p.Session)
+	state := a.State.Expose()
+	a.Code, a.Error, a.Description = secret.Text{}, "server_error", "called with state "+state
+	_, err := w.Callback(t.Context(), a)
+	wantEnding(t, "declined", err, broker.EndFailed)
+	_, polled := w.Token(t.Context(), w.agentA, ask(wat, session(p.Session)))
+	for what, text := range map[string]string{"the page": err.Error(), "a poll": polled.Error(), "the trail": fmt.Sprintf("%+v", w.records())} {
+		if strings.Contains(text, state) {
+			t.Errorf("%s quotes the state: %s", what, text)
+		}
+	}
 }

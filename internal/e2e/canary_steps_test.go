@@ -27,7 +27,7 @@ func echo(status int, code string) http.HandlerFunc {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		fmt.Fprintf(w, `{"error":%q,"error_description":%q,"error_uri":%q}`, code,
-			fmt.Sprintf("no: %s %s %s %s", form.Get("code"), form.Get("refresh_token"), password, form.Get("code_verifier")),
+			fmt.Sprintf("no: %s %s %s %s %s", form.Get("code"), form.Get("refresh_token"), password, form.Get("code_verifier"), r.Header.Get("Authorization")),
 			"https://idp.example/?"+string(body))
 	}
 }

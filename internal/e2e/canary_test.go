@@ -68,7 +68,7 @@ func TestG01_CanaryNothingSecretAnywhere(t *testing.T) {
 
 func newHunt(t *testing.T, db string) *hunt {
 	h := &hunt{
-		alice: "alice-" + rand.Text(), bob: "bob-" + rand.Text(), clientSecret: rand.Text(), paused: make(chan struct{}), resume: make(chan struct{}),
+		alice: "alice-" + rand.Text(), bob: "bob-" + rand.Text(), clientSecret: rand.Text() + "/+%&:=", paused: make(chan struct{}), resume: make(chan struct{}),
 		world: &world{t: t, dataDir: filepath.Join(t.TempDir(), "data"), db: db, logs: &buffer{}, out: &buffer{}},
 	}
 	h.idp = peer.OIDCProvider(t, peer.OIDCConfig{

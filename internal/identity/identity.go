@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
@@ -112,6 +113,12 @@ func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) 
 // clip bounds what a caller sent before it is quoted in a message.
 func clip(s string) string {
 	const most = 200
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) { // C1 controls too: a terminal may act on them
+			return -1
+		}
+		return r
+	}, s)
 	if len(s) <= most {
 		return s
 	}

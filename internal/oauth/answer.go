@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -151,7 +152,7 @@ func clean(s string, sent []secret.Text) string {
 func redact(s string, sent []secret.Text) string {
 	for _, t := range sent {
 		if v := t.Expose(); len(v) >= minRedacted {
-			s = strings.ReplaceAll(s, v, "[secret]")
+			s = strings.NewReplacer(v, "[secret]", url.QueryEscape(v), "[secret]", url.PathEscape(v), "[secret]").Replace(s)
 		}
 	}
 	return s

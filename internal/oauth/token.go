@@ -71,7 +71,11 @@ func (c *Client) exchange(ctx context.Context, e broker.Endpoints, p broker.Prov
 	if err != nil {
 		return broker.Grant{}, err
 	}
-	return classify(answer, v, append(sent, clientSecret))
+	sent = append(sent, clientSecret)
+	if _, credentials, ok := strings.Cut(header.Get("Authorization"), " "); ok {
+		sent = append(sent, secret.New(credentials)) // some providers quote the header in what they say about it
+	}
+	return classify(answer, v, sent)
 }
 
 // authenticate adds the client's id and secret the one way the provider is configured for. Trying one way and then
