@@ -33,7 +33,7 @@ func allowed() map[string][]string {
 		"internal/jws":             {"internal/fault", "internal/secret"},
 		"internal/jws/jwstest":     {},
 		"internal/identity":        {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/vault"},
-		"internal/broker":          {"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault"},
+		"internal/broker":          {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/identity", "internal/vault"},
 		"internal/oauth":           {"internal/broker", "internal/identity", "internal/fault", "internal/secret"},
 		"internal/oauth/oauthtest": {"internal/secret"},
 		"internal/kms":             {"internal/vault", "internal/broker", "internal/fault", "internal/secret"},

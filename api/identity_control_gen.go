@@ -545,7 +545,7 @@ type CreateConsentPortalResponse struct {
 // CreateOauth2CredentialProviderRequest is the input of CreateOauth2CredentialProvider.
 type CreateOauth2CredentialProviderRequest struct {
 	Name                      string                       `json:"name"`                      // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required
+	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required; [A-Za-z][A-Za-z0-9]{0,63}
 	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"` // required
 	Tags                      map[string]string            `json:"tags,omitzero"`             // 0..50 entries
 }
@@ -709,11 +709,20 @@ const (
 )
 
 func checkCredentialProviderVendorType(s string) string {
-	switch s {
-	case "GoogleOauth2", "GithubOauth2", "SlackOauth2", "SalesforceOauth2", "MicrosoftOauth2", "CustomOauth2", "AtlassianOauth2", "LinkedinOauth2", "XOauth2", "OktaOauth2", "OneLoginOauth2", "PingOneOauth2", "FacebookOauth2", "YandexOauth2", "RedditOauth2", "ZoomOauth2", "TwitchOauth2", "SpotifyOauth2", "DropboxOauth2", "NotionOauth2", "HubspotOauth2", "CyberArkOauth2", "FusionAuthOauth2", "Auth0Oauth2", "CognitoOauth2":
-		return ""
+	p := pattern{
+		source: "[A-Za-z][A-Za-z0-9]{0,63}",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x00\x00\x00\x00\x00\x00\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x00\x00\x00\x00\x00",
+		other: 0,
+		width: 3,
+		next: "\x00\x00\x00\x00\x00\x02\x00\x03\x03\x00\x04\x04\x00\x05\x05\x00\x06\x06\x00\a\a\x00\b\b\x00\t\t\x00\n\n\x00\v\v\x00\f\f\x00\r\r\x00\x0e\x0e\x00\x0f\x0f\x00\x10\x10\x00\x11\x11\x00\x12\x12\x00\x13\x13\x00\x14\x14\x00\x15\x15\x00" +
+			"\x16\x16\x00\x17\x17\x00\x18\x18\x00\x19\x19\x00\x1a\x1a\x00\x1b\x1b\x00\x1c\x1c\x00\x1d\x1d\x00\x1e\x1e\x00\x1f\x1f\x00  \x00!!\x00\"\"\x00##\x00$$\x00%%\x00&&\x00''\x00((\x00))\x00**\x00+" +
+			"+\x00,,\x00--\x00..\x00//\x0000\x0011\x0022\x0033\x0044\x0055\x0066\x0077\x0088\x0099\x00::\x00;;\x00<<\x00==\x00>>\x00??\x00@@" +
+			"\x00AA\x00\x00\x00",
+		accept: "\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01" +
+			"\x01\x01",
 	}
-	return oneOf("GoogleOauth2", "GithubOauth2", "SlackOauth2", "SalesforceOauth2", "MicrosoftOauth2", "CustomOauth2", "AtlassianOauth2", "LinkedinOauth2", "XOauth2", "OktaOauth2", "OneLoginOauth2", "PingOneOauth2", "FacebookOauth2", "YandexOauth2", "RedditOauth2", "ZoomOauth2", "TwitchOauth2", "SpotifyOauth2", "DropboxOauth2", "NotionOauth2", "HubspotOauth2", "CyberArkOauth2", "FusionAuthOauth2", "Auth0Oauth2", "CognitoOauth2")
+	return p.check(s)
 }
 
 // CustomOauth2ProviderConfigInput is a structure of the model.
@@ -1139,7 +1148,7 @@ type GetOauth2CredentialProviderResponse struct {
 	ClientSecretSource         SecretSourceType             `json:"clientSecretSource,omitempty"`
 	Name                       string                       `json:"name"`                     // required; 1..128 characters [a-zA-Z0-9\-_]+
 	CredentialProviderARN      string                       `json:"credentialProviderArn"`    // required; arn:(aws|aws-us-gov):acps:[A-Za-z0-9-]{1,64}:[0-9]{12}:token-vault/[a-zA-Z0-9-.]+/oauth2credentialprovider/[a-zA-Z0-9-.]+
-	CredentialProviderVendor   CredentialProviderVendorType `json:"credentialProviderVendor"` // required
+	CredentialProviderVendor   CredentialProviderVendorType `json:"credentialProviderVendor"` // required; [A-Za-z][A-Za-z0-9]{0,63}
 	CallbackURL                string                       `json:"callbackUrl,omitempty"`
 	Oauth2ProviderConfigOutput *Oauth2ProviderConfigOutput  `json:"oauth2ProviderConfigOutput"` // required
 	CreatedTime                Timestamp                    `json:"createdTime"`                // required
@@ -1764,7 +1773,7 @@ func (v *Oauth2AuthorizationServerMetadata) Validate() []FieldError {
 // Oauth2CredentialProviderItem is a structure of the model.
 type Oauth2CredentialProviderItem struct {
 	Name                     string                       `json:"name"`                     // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor CredentialProviderVendorType `json:"credentialProviderVendor"` // required
+	CredentialProviderVendor CredentialProviderVendorType `json:"credentialProviderVendor"` // required; [A-Za-z][A-Za-z0-9]{0,63}
 	CredentialProviderARN    string                       `json:"credentialProviderArn"`    // required; arn:(aws|aws-us-gov):acps:[A-Za-z0-9-]{1,64}:[0-9]{12}:token-vault/[a-zA-Z0-9-.]+/oauth2credentialprovider/[a-zA-Z0-9-.]+
 	CreatedTime              Timestamp                    `json:"createdTime"`              // required
 	LastUpdatedTime          Timestamp                    `json:"lastUpdatedTime"`          // required
@@ -2762,7 +2771,7 @@ type UpdateConsentPortalResponse struct {
 // UpdateOauth2CredentialProviderRequest is the input of UpdateOauth2CredentialProvider.
 type UpdateOauth2CredentialProviderRequest struct {
 	Name                      string                       `json:"name"`                      // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required
+	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required; [A-Za-z][A-Za-z0-9]{0,63}
 	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"` // required
 }
 
@@ -2793,7 +2802,7 @@ type UpdateOauth2CredentialProviderResponse struct {
 	ClientSecretJSONKey        string                       `json:"clientSecretJsonKey,omitempty"` // 1..128 characters
 	ClientSecretSource         SecretSourceType             `json:"clientSecretSource,omitempty"`
 	Name                       string                       `json:"name"`                     // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor   CredentialProviderVendorType `json:"credentialProviderVendor"` // required
+	CredentialProviderVendor   CredentialProviderVendorType `json:"credentialProviderVendor"` // required; [A-Za-z][A-Za-z0-9]{0,63}
 	CredentialProviderARN      string                       `json:"credentialProviderArn"`    // required; arn:(aws|aws-us-gov):acps:[A-Za-z0-9-]{1,64}:[0-9]{12}:token-vault/[a-zA-Z0-9-.]+/oauth2credentialprovider/[a-zA-Z0-9-.]+
 	CallbackURL                string                       `json:"callbackUrl,omitempty"`
 	Oauth2ProviderConfigOutput *Oauth2ProviderConfigOutput  `json:"oauth2ProviderConfigOutput"` // required

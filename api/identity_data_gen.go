@@ -227,15 +227,16 @@ func (v *GetResourceOauth2TokenRequest) Validate() []FieldError {
 
 // GetResourceOauth2TokenResponse is the output of GetResourceOauth2Token.
 type GetResourceOauth2TokenResponse struct {
-	AuthorizationURL Sensitive       `json:"authorizationUrl,omitempty"` // at least 1 characters
-	AccessToken      Sensitive       `json:"accessToken,omitempty"`      // 1..131072 characters
-	SessionURI       string          `json:"sessionUri,omitempty"`       // 1..1024 characters urn:ietf:params:oauth:request_uri:[a-zA-Z0-9-._~]+
-	SessionStatus    SessionStatus   `json:"sessionStatus,omitempty"`
-	ExpiresAt        Timestamp       `json:"expiresAt,omitzero"`
-	GrantedScopes    []string        `json:"grantedScopes,omitzero"`
-	TokenType        string          `json:"tokenType,omitempty"`
-	ConnectionState  ConnectionState `json:"connectionState,omitempty"`
-	ConnectionID     string          `json:"connectionId,omitempty"`
+	AuthorizationURL Sensitive         `json:"authorizationUrl,omitempty"` // at least 1 characters
+	AccessToken      Sensitive         `json:"accessToken,omitempty"`      // 1..131072 characters
+	SessionURI       string            `json:"sessionUri,omitempty"`       // 1..1024 characters urn:ietf:params:oauth:request_uri:[a-zA-Z0-9-._~]+
+	SessionStatus    SessionStatus     `json:"sessionStatus,omitempty"`
+	ExpiresAt        Timestamp         `json:"expiresAt,omitzero"`
+	GrantedScopes    []string          `json:"grantedScopes,omitzero"`
+	TokenType        string            `json:"tokenType,omitempty"`
+	ConnectionState  ConnectionState   `json:"connectionState,omitempty"`
+	ConnectionID     string            `json:"connectionId,omitempty"`
+	VendorAttributes map[string]string `json:"vendorAttributes,omitzero"`
 }
 
 // GetResourcePaymentTokenRequest is the input of GetResourcePaymentToken.

@@ -4,34 +4,60 @@ package api
 
 // Names of the operations.
 const (
-	OpCreateAccessKey     = "CreateAccessKey"
-	OpCreatePrincipal     = "CreatePrincipal"
-	OpCreateTrustedIssuer = "CreateTrustedIssuer"
-	OpDeleteTrustedIssuer = "DeleteTrustedIssuer"
-	OpDisableAccessKey    = "DisableAccessKey"
-	OpDisablePrincipal    = "DisablePrincipal"
-	OpEnableAccessKey     = "EnableAccessKey"
-	OpEnablePrincipal     = "EnablePrincipal"
-	OpListAccessKeys      = "ListAccessKeys"
-	OpListAuditRecords    = "ListAuditRecords"
-	OpListPrincipals      = "ListPrincipals"
-	OpListTrustedIssuers  = "ListTrustedIssuers"
+	OpAddReturnUrl            = "AddReturnUrl"
+	OpCreateAccessKey         = "CreateAccessKey"
+	OpCreatePrincipal         = "CreatePrincipal"
+	OpCreateTrustedIssuer     = "CreateTrustedIssuer"
+	OpDeleteConnection        = "DeleteConnection"
+	OpDeleteTrustedIssuer     = "DeleteTrustedIssuer"
+	OpDescribeUser            = "DescribeUser"
+	OpDisableAccessKey        = "DisableAccessKey"
+	OpDisablePrincipal        = "DisablePrincipal"
+	OpEnableAccessKey         = "EnableAccessKey"
+	OpEnablePrincipal         = "EnablePrincipal"
+	OpGetConnection           = "GetConnection"
+	OpGetUserInfo             = "GetUserInfo"
+	OpListAccessKeys          = "ListAccessKeys"
+	OpListAuditRecords        = "ListAuditRecords"
+	OpListConnections         = "ListConnections"
+	OpListPrincipals          = "ListPrincipals"
+	OpListTrustedIssuers      = "ListTrustedIssuers"
+	OpRemoveReturnUrl         = "RemoveReturnUrl"
+	OpReportTokenInvalid      = "ReportTokenInvalid"
+	OpRestoreWorkloadIdentity = "RestoreWorkloadIdentity"
+	OpRevokeConnection        = "RevokeConnection"
+	OpSetIssuerLogin          = "SetIssuerLogin"
+	OpTestProvider            = "TestProvider"
+	OpTransferConnection      = "TransferConnection"
 )
 
 func tabardOperations() []Operation {
 	return []Operation{
+		{OpAddReturnUrl, PlaneTabard, "POST", "/tabard/AddReturnUrl", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreateAccessKey, PlaneTabard, "POST", "/tabard/CreateAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionServiceQuotaExceeded, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreatePrincipal, PlaneTabard, "POST", "/tabard/CreatePrincipal", 200, []string{ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreateTrustedIssuer, PlaneTabard, "POST", "/tabard/CreateTrustedIssuer", 200, []string{ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDeleteConnection, PlaneTabard, "POST", "/tabard/DeleteConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDeleteTrustedIssuer, PlaneTabard, "POST", "/tabard/DeleteTrustedIssuer", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDescribeUser, PlaneTabard, "POST", "/tabard/DescribeUser", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDisableAccessKey, PlaneTabard, "POST", "/tabard/DisableAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDisablePrincipal, PlaneTabard, "POST", "/tabard/DisablePrincipal", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpEnableAccessKey, PlaneTabard, "POST", "/tabard/EnableAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpEnablePrincipal, PlaneTabard, "POST", "/tabard/EnablePrincipal", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetConnection, PlaneTabard, "POST", "/tabard/GetConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetUserInfo, PlaneTabard, "POST", "/tabard/GetUserInfo", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListAccessKeys, PlaneTabard, "POST", "/tabard/ListAccessKeys", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListAuditRecords, PlaneTabard, "POST", "/tabard/ListAuditRecords", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListConnections, PlaneTabard, "POST", "/tabard/ListConnections", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListPrincipals, PlaneTabard, "POST", "/tabard/ListPrincipals", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListTrustedIssuers, PlaneTabard, "POST", "/tabard/ListTrustedIssuers", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRemoveReturnUrl, PlaneTabard, "POST", "/tabard/RemoveReturnUrl", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpReportTokenInvalid, PlaneTabard, "POST", "/tabard/ReportTokenInvalid", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRestoreWorkloadIdentity, PlaneTabard, "POST", "/tabard/RestoreWorkloadIdentity", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRevokeConnection, PlaneTabard, "POST", "/tabard/RevokeConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpSetIssuerLogin, PlaneTabard, "POST", "/tabard/SetIssuerLogin", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpTestProvider, PlaneTabard, "POST", "/tabard/TestProvider", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpTransferConnection, PlaneTabard, "POST", "/tabard/TransferConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 	}
 }
 
@@ -67,6 +93,33 @@ const (
 	AccessKeyStatusActive   AccessKeyStatus = "ACTIVE"
 	AccessKeyStatusDisabled AccessKeyStatus = "DISABLED"
 )
+
+// AddReturnUrlRequest is the input of AddReturnUrl.
+type AddReturnUrlRequest struct {
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+	URL          string `json:"url"`          // required; 1..2048 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *AddReturnUrlRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.URL == "" {
+		c.add("url", isRequired)
+	} else {
+		c.add("url", checkReturnUrl(v.URL))
+	}
+	return c
+}
+
+// AddReturnUrlResponse is the output of AddReturnUrl.
+type AddReturnUrlResponse struct {
+	AllowedResourceOauth2ReturnURLs []string `json:"allowedResourceOauth2ReturnUrls"` // required
+}
 
 // AuditDecision is an enumeration.
 type AuditDecision string
@@ -105,12 +158,80 @@ type AuditRecord struct {
 	Hash         string        `json:"hash"`     // required
 }
 
+// CheckStatus is an enumeration.
+type CheckStatus string
+
+// The values of CheckStatus.
+const (
+	CheckStatusPass    CheckStatus = "pass"
+	CheckStatusFail    CheckStatus = "fail"
+	CheckStatusSkipped CheckStatus = "skipped"
+)
+
 func checkClaimName(s string) string {
 	return checkLength(s, 1, 256)
 }
 
 func checkClaimValue(s string) string {
 	return checkLength(s, 1, 1024)
+}
+
+// Connection is a structure of the model.
+type Connection struct {
+	ConnectionID    string                `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
+	WorkloadName    string                `json:"workloadName"` // required
+	WorkloadUid     string                `json:"workloadUid,omitempty"`
+	UserRef         string                `json:"userRef,omitempty"`
+	Asserted        bool                  `json:"asserted,omitempty"`
+	ProviderName    string                `json:"providerName"` // required
+	Flow            string                `json:"flow"`         // required
+	State           ConnectionStateFilter `json:"state"`        // required
+	Reason          string                `json:"reason,omitempty"`
+	RequestedScopes []string              `json:"requestedScopes,omitzero"`
+	GrantedScopes   []string              `json:"grantedScopes,omitzero"`
+	Resources       []string              `json:"resources,omitzero"`
+	Audiences       []string              `json:"audiences,omitzero"`
+	TokenType       string                `json:"tokenType,omitempty"`
+	ExpiresAt       Timestamp             `json:"expiresAt,omitzero"`
+	Refreshable     bool                  `json:"refreshable,omitempty"`
+	Generation      int64                 `json:"generation"`      // required
+	CreatedTime     Timestamp             `json:"createdTime"`     // required
+	LastUpdatedTime Timestamp             `json:"lastUpdatedTime"` // required
+}
+
+func checkConnectionId(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Za-z0-9_-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// ConnectionStateFilter is an enumeration.
+type ConnectionStateFilter string
+
+// The values of ConnectionStateFilter.
+const (
+	ConnectionStateFilterActive      ConnectionStateFilter = "active"
+	ConnectionStateFilterRefreshing  ConnectionStateFilter = "refreshing"
+	ConnectionStateFilterNeedsReauth ConnectionStateFilter = "needs_reauth"
+	ConnectionStateFilterRevoked     ConnectionStateFilter = "revoked"
+)
+
+func checkConnectionStateFilter(s string) string {
+	switch s {
+	case "active", "refreshing", "needs_reauth", "revoked":
+		return ""
+	}
+	return oneOf("active", "refreshing", "needs_reauth", "revoked")
 }
 
 // CreateAccessKeyRequest is the input of CreateAccessKey.
@@ -232,6 +353,26 @@ type CreatedAccessKey struct {
 	CreatedTime     Timestamp       `json:"createdTime"`     // required
 }
 
+// DeleteConnectionRequest is the input of DeleteConnection.
+type DeleteConnectionRequest struct {
+	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DeleteConnectionRequest) Validate() []FieldError {
+	var c checks
+	if v.ConnectionID == "" {
+		c.add("connectionId", isRequired)
+	} else {
+		c.add("connectionId", checkConnectionId(v.ConnectionID))
+	}
+	return c
+}
+
+// DeleteConnectionResponse is the output of DeleteConnection.
+type DeleteConnectionResponse struct {
+}
+
 // DeleteTrustedIssuerRequest is the input of DeleteTrustedIssuer.
 type DeleteTrustedIssuerRequest struct {
 	Issuer string `json:"issuer"` // required; 1..2048 characters
@@ -250,6 +391,32 @@ func (v *DeleteTrustedIssuerRequest) Validate() []FieldError {
 
 // DeleteTrustedIssuerResponse is the output of DeleteTrustedIssuer.
 type DeleteTrustedIssuerResponse struct {
+}
+
+// DescribeUserRequest is the input of DescribeUser.
+type DescribeUserRequest struct {
+	WorkloadIdentityToken Sensitive `json:"workloadIdentityToken"` // required; 1..131072 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DescribeUserRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadIdentityToken == "" {
+		c.add("workloadIdentityToken", isRequired)
+	} else {
+		c.add("workloadIdentityToken", checkWorkloadAccessToken(string(v.WorkloadIdentityToken)))
+	}
+	return c
+}
+
+// DescribeUserResponse is the output of DescribeUser.
+type DescribeUserResponse struct {
+	Kind            UserKind  `json:"kind"` // required
+	Issuer          string    `json:"issuer,omitempty"`
+	Subject         string    `json:"subject,omitempty"`
+	UserID          string    `json:"userId,omitempty"`
+	UserRef         string    `json:"userRef,omitempty"`
+	AuthenticatedAt Timestamp `json:"authenticatedAt,omitzero"`
 }
 
 // DisableAccessKeyRequest is the input of DisableAccessKey.
@@ -336,6 +503,53 @@ type EnablePrincipalResponse struct {
 	Principal *Principal `json:"principal"` // required
 }
 
+// GetConnectionRequest is the input of GetConnection.
+type GetConnectionRequest struct {
+	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetConnectionRequest) Validate() []FieldError {
+	var c checks
+	if v.ConnectionID == "" {
+		c.add("connectionId", isRequired)
+	} else {
+		c.add("connectionId", checkConnectionId(v.ConnectionID))
+	}
+	return c
+}
+
+// GetConnectionResponse is the output of GetConnection.
+type GetConnectionResponse struct {
+	Connection *Connection `json:"connection"` // required
+}
+
+// GetUserInfoRequest is the input of GetUserInfo.
+type GetUserInfoRequest struct {
+	WorkloadIdentityToken Sensitive `json:"workloadIdentityToken"` // required; 1..131072 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetUserInfoRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadIdentityToken == "" {
+		c.add("workloadIdentityToken", isRequired)
+	} else {
+		c.add("workloadIdentityToken", checkWorkloadAccessToken(string(v.WorkloadIdentityToken)))
+	}
+	return c
+}
+
+// GetUserInfoResponse is the output of GetUserInfo.
+type GetUserInfoResponse struct {
+	Subject           string `json:"subject"` // required
+	Name              string `json:"name,omitempty"`
+	PreferredUsername string `json:"preferredUsername,omitempty"`
+	Email             string `json:"email,omitempty"`
+	EmailVerified     bool   `json:"emailVerified,omitempty"`
+	Claims            string `json:"claims,omitempty"`
+}
+
 // IssuerSource is an enumeration.
 type IssuerSource string
 
@@ -414,6 +628,52 @@ type ListAuditRecordsResponse struct {
 	NextToken string        `json:"nextToken,omitempty"`
 }
 
+// ListConnectionsRequest is the input of ListConnections.
+type ListConnectionsRequest struct {
+	WorkloadName string                `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	ProviderName string                `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
+	UserRef      string                `json:"userRef,omitempty" api:"nonzero"`      // 64..64 characters [0-9a-f]+
+	UserID       string                `json:"userId,omitempty" api:"nonzero"`       // 1..128 characters
+	UserIssuer   string                `json:"userIssuer,omitempty" api:"nonzero"`   // 1..2048 characters
+	UserSubject  string                `json:"userSubject,omitempty"`
+	State        ConnectionStateFilter `json:"state,omitempty" api:"nonzero"`
+	NextToken    string                `json:"nextToken,omitempty"`
+	MaxResults   int                   `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListConnectionsRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.ProviderName != "" {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.UserRef != "" {
+		c.add("userRef", checkUserRef(v.UserRef))
+	}
+	if v.UserID != "" {
+		c.add("userId", checkUserId(v.UserID))
+	}
+	if v.UserIssuer != "" {
+		c.add("userIssuer", checkTrustedIssuerUrl(v.UserIssuer))
+	}
+	if v.State != "" {
+		c.add("state", checkConnectionStateFilter(string(v.State)))
+	}
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// ListConnectionsResponse is the output of ListConnections.
+type ListConnectionsResponse struct {
+	Connections []Connection `json:"connections"` // required
+	NextToken   string       `json:"nextToken,omitempty"`
+}
+
 // ListPrincipalsRequest is the input of ListPrincipals.
 type ListPrincipalsRequest struct {
 	NextToken  string `json:"nextToken,omitempty"`
@@ -454,6 +714,14 @@ func (v *ListTrustedIssuersRequest) Validate() []FieldError {
 type ListTrustedIssuersResponse struct {
 	TrustedIssuers []TrustedIssuer `json:"trustedIssuers"` // required
 	NextToken      string          `json:"nextToken,omitempty"`
+}
+
+func checkLoginClientId(s string) string {
+	return checkLength(s, 1, 256)
+}
+
+func checkLoginClientSecret(s string) string {
+	return checkLength(s, 0, 2048)
 }
 
 // Principal is a structure of the model.
@@ -511,8 +779,189 @@ const (
 	PrincipalStatusDisabled PrincipalStatus = "DISABLED"
 )
 
+// ProviderCheck is a structure of the model.
+type ProviderCheck struct {
+	Name   string      `json:"name"`   // required
+	Status CheckStatus `json:"status"` // required
+	Detail string      `json:"detail,omitempty"`
+}
+
+func checkProviderName(s string) string {
+	if m := checkLength(s, 1, 128); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[a-zA-Z0-9\\-_]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// RemoveReturnUrlRequest is the input of RemoveReturnUrl.
+type RemoveReturnUrlRequest struct {
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+	URL          string `json:"url"`          // required; 1..2048 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RemoveReturnUrlRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.URL == "" {
+		c.add("url", isRequired)
+	} else {
+		c.add("url", checkReturnUrl(v.URL))
+	}
+	return c
+}
+
+// RemoveReturnUrlResponse is the output of RemoveReturnUrl.
+type RemoveReturnUrlResponse struct {
+	AllowedResourceOauth2ReturnURLs []string `json:"allowedResourceOauth2ReturnUrls"` // required
+}
+
+// ReportTokenInvalidRequest is the input of ReportTokenInvalid.
+type ReportTokenInvalidRequest struct {
+	WorkloadIdentityToken Sensitive `json:"workloadIdentityToken"` // required; 1..131072 characters
+	ConnectionID          string    `json:"connectionId"`          // required; 1..64 characters [A-Za-z0-9_-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ReportTokenInvalidRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadIdentityToken == "" {
+		c.add("workloadIdentityToken", isRequired)
+	} else {
+		c.add("workloadIdentityToken", checkWorkloadAccessToken(string(v.WorkloadIdentityToken)))
+	}
+	if v.ConnectionID == "" {
+		c.add("connectionId", isRequired)
+	} else {
+		c.add("connectionId", checkConnectionId(v.ConnectionID))
+	}
+	return c
+}
+
+// ReportTokenInvalidResponse is the output of ReportTokenInvalid.
+type ReportTokenInvalidResponse struct {
+	ConnectionState ConnectionStateFilter `json:"connectionState"` // required
+}
+
+// RestoreWorkloadIdentityRequest is the input of RestoreWorkloadIdentity.
+type RestoreWorkloadIdentityRequest struct {
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RestoreWorkloadIdentityRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	return c
+}
+
+// RestoreWorkloadIdentityResponse is the output of RestoreWorkloadIdentity.
+type RestoreWorkloadIdentityResponse struct {
+	WorkloadName        string `json:"workloadName"`        // required
+	WorkloadIdentityARN string `json:"workloadIdentityArn"` // required
+	WorkloadUid         string `json:"workloadUid,omitempty"`
+}
+
+func checkReturnUrl(s string) string {
+	return checkLength(s, 1, 2048)
+}
+
+// RevokeConnectionRequest is the input of RevokeConnection.
+type RevokeConnectionRequest struct {
+	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
+	SkipUpstream bool   `json:"skipUpstream,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RevokeConnectionRequest) Validate() []FieldError {
+	var c checks
+	if v.ConnectionID == "" {
+		c.add("connectionId", isRequired)
+	} else {
+		c.add("connectionId", checkConnectionId(v.ConnectionID))
+	}
+	return c
+}
+
+// RevokeConnectionResponse is the output of RevokeConnection.
+type RevokeConnectionResponse struct {
+	Connection *Connection        `json:"connection"` // required
+	Upstream   UpstreamRevocation `json:"upstream"`   // required
+	Detail     string             `json:"detail,omitempty"`
+}
+
+// SetIssuerLoginRequest is the input of SetIssuerLogin.
+type SetIssuerLoginRequest struct {
+	Issuer       string    `json:"issuer"`                 // required; 1..2048 characters
+	ClientID     string    `json:"clientId"`               // required; 1..256 characters
+	ClientSecret Sensitive `json:"clientSecret,omitempty"` // 0..2048 characters
+	Scopes       []string  `json:"scopes,omitzero"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *SetIssuerLoginRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkTrustedIssuerUrl(v.Issuer))
+	}
+	if v.ClientID == "" {
+		c.add("clientId", isRequired)
+	} else {
+		c.add("clientId", checkLoginClientId(v.ClientID))
+	}
+	if v.ClientSecret != "" {
+		c.add("clientSecret", checkLoginClientSecret(string(v.ClientSecret)))
+	}
+	return c
+}
+
+// SetIssuerLoginResponse is the output of SetIssuerLogin.
+type SetIssuerLoginResponse struct {
+	RedirectURI string `json:"redirectUri"` // required
+}
+
 func checkSubjectClaim(s string) string {
 	return checkLength(s, 1, 128)
+}
+
+// TestProviderRequest is the input of TestProvider.
+type TestProviderRequest struct {
+	ProviderName string `json:"providerName"` // required; 1..128 characters [a-zA-Z0-9\-_]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *TestProviderRequest) Validate() []FieldError {
+	var c checks
+	if v.ProviderName == "" {
+		c.add("providerName", isRequired)
+	} else {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	return c
+}
+
+// TestProviderResponse is the output of TestProvider.
+type TestProviderResponse struct {
+	Checks []ProviderCheck `json:"checks"` // required
 }
 
 // TokenUse is an enumeration.
@@ -531,6 +980,33 @@ func checkTokenUse(s string) string {
 		return ""
 	}
 	return oneOf("access", "id", "any")
+}
+
+// TransferConnectionRequest is the input of TransferConnection.
+type TransferConnectionRequest struct {
+	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *TransferConnectionRequest) Validate() []FieldError {
+	var c checks
+	if v.ConnectionID == "" {
+		c.add("connectionId", isRequired)
+	} else {
+		c.add("connectionId", checkConnectionId(v.ConnectionID))
+	}
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	return c
+}
+
+// TransferConnectionResponse is the output of TransferConnection.
+type TransferConnectionResponse struct {
+	Connection *Connection `json:"connection"` // required
 }
 
 func checkTrustedAudience(s string) string {
@@ -559,6 +1035,52 @@ type TrustedIssuer struct {
 
 func checkTrustedIssuerUrl(s string) string {
 	return checkLength(s, 1, 2048)
+}
+
+// UpstreamRevocation is an enumeration.
+type UpstreamRevocation string
+
+// The values of UpstreamRevocation.
+const (
+	UpstreamRevocationRevoked     UpstreamRevocation = "revoked"
+	UpstreamRevocationPending     UpstreamRevocation = "pending"
+	UpstreamRevocationUnsupported UpstreamRevocation = "unsupported"
+	UpstreamRevocationFailed      UpstreamRevocation = "failed"
+	UpstreamRevocationSkipped     UpstreamRevocation = "skipped"
+)
+
+func checkUserId(s string) string {
+	return checkLength(s, 1, 128)
+}
+
+// UserKind is an enumeration.
+type UserKind string
+
+// The values of UserKind.
+const (
+	UserKindJWT  UserKind = "jwt"
+	UserKindUid  UserKind = "uid"
+	UserKindNone UserKind = "none"
+)
+
+func checkUserRef(s string) string {
+	if m := checkLength(s, 64, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[0-9a-f]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+func checkWorkloadAccessToken(s string) string {
+	return checkLength(s, 1, 131072)
 }
 
 func checkWorkloadNamePattern(s string) string {

@@ -30,7 +30,7 @@ func (w *writer) checkString(name string, s *shape) error {
 		return nil
 	}
 	w.printf("func check%s(s string) string {\n", name)
-	if len(s.Enum) > 0 {
+	if len(s.Enum) > 0 && s.Pattern == "" { // an overlay's pattern opens an enumeration
 		quoted := make([]string, len(s.Enum))
 		for i, v := range s.Enum {
 			quoted[i] = strconv.Quote(v)

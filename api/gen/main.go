@@ -1,4 +1,5 @@
-// Command gen writes the generated files of package api from the models in models/.
+// Command gen writes the generated files of package api from the models in models/, and the models of our own
+// operations for other languages.
 package main
 
 import (
@@ -14,6 +15,9 @@ func main() {
 	files, err := generate("models")
 	for name, text := range files {
 		if err == nil {
+			err = os.MkdirAll(filepath.Dir(name), 0o755)
+		}
+		if err == nil {
 			err = os.WriteFile(name, text, 0o644)
 		}
 	}
@@ -23,13 +27,16 @@ func main() {
 	}
 }
 
-// generate returns the generated files of package api by name, from the models in dir.
+// generate returns the generated files of package api by their path in it, from the models in dir.
 func generate(dir string) (map[string][]byte, error) {
 	sources, err := load(dir)
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{}
+	files, err := published(dir)
+	if err != nil {
+		return nil, err
+	}
 	emitted := map[string]bool{}
 	inputs := map[string]bool{}
 	for _, src := range sources {

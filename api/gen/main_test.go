@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,8 +26,17 @@ func TestCommittedFilesAreCurrent(t *testing.T) {
 		}
 	}
 	committed, err := filepath.Glob("../*_gen.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir("../"+dataDir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			committed = append(committed, path)
+		}
+		return err
+	})
 	if err != nil || len(committed) != len(files) {
-		t.Errorf("got %d generated files, want %d (%v)", len(committed), len(files), err)
+		t.Errorf("got the generated files %q, want %d (%v)", committed, len(files), err)
 	}
 }
 

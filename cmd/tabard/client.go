@@ -30,7 +30,7 @@ const (
 	maxAnswer      = 16 << 20 // bytes; a page of audit records is far below
 )
 
-// client calls our operations of one server, signed with one access key.
+// client calls the operations of one server, signed with one access key.
 type client struct {
 	location
 	http        *http.Client
@@ -104,19 +104,37 @@ type request[Q any] interface {
 	Validate() []api.FieldError
 }
 
-// call performs one of our operations, name, with the input q. What breaks the model's constraints is a usage error
-// without a request; an exception is an *apiError.
+// call performs the operation name with the input q, as a whole in the body. What breaks the model's constraints is a
+// usage error without a request; an exception is an *apiError.
 func call[A, Q any, P request[Q]](ctx context.Context, c *client, name string, q Q) (A, error) {
+	op, _ := api.Find(name) // the names are constants of the package api
+	return perform[A, Q, P](ctx, c, op, op.Path, q)
+}
+
+// callOn performs an operation on the resource arn, whose ARN is in the path and whose other input may be in the query.
+func callOn[A, Q any, P request[Q]](ctx context.Context, c *client, name, arn string, query url.Values, q Q) (A, error) {
+	op, _ := api.Find(name)
+	target := strings.Replace(op.Path, "{resourceArn}", url.PathEscape(arn), 1)
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	return perform[A, Q, P](ctx, c, op, target, q)
+}
+
+func perform[A, Q any, P request[Q]](ctx context.Context, c *client, op api.Operation, target string, q Q) (A, error) {
 	var answer A
 	if bad := P(&q).Validate(); len(bad) > 0 {
 		return answer, usage("tabard --help has examples", "%s: %s", bad[0].Name, bad[0].Message)
 	}
-	body, err := json.Marshal(q)
-	if err != nil {
-		return answer, err
+	var body []byte
+	if op.Method == http.MethodPost {
+		var err error
+		if body, err = json.Marshal(q); err != nil {
+			return answer, err
+		}
 	}
-	got, err := c.post(ctx, "/tabard/"+name, body)
-	if err != nil {
+	got, err := c.send(ctx, op.Method, target, body)
+	if err != nil || len(got) == 0 && op.Status == http.StatusNoContent {
 		return answer, err
 	}
 	if err := json.Unmarshal(got, &answer); err != nil {
@@ -125,15 +143,17 @@ func call[A, Q any, P request[Q]](ctx context.Context, c *client, name string, q
 	return answer, nil
 }
 
-// post sends one signed request and returns the body of a success.
-func (c *client) post(ctx context.Context, path string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, bytes.NewReader(body))
+// send sends one signed request and returns the body of a success.
+func (c *client) send(ctx context.Context, method, target string, body []byte) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.url+target, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
-	r.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	r.Header.Set("X-Amz-Content-Sha256", hash)
 	r.Header.Set("User-Agent", "tabard-cli")
 	if err := v4.NewSigner().SignHTTP(ctx, c.credentials, r, hash, signingName, c.region, time.Now()); err != nil {

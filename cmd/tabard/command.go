@@ -80,6 +80,14 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// onlyName is exactly("NAME") for a command that also needs a secret: what was given too much may be one, and is not repeated.
+func onlyName(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usage("usage: "+cmd.UseLine(), "%s takes one argument, NAME; a secret is never an argument", cmd.CommandPath())
+	}
+	return exactly("NAME")(cmd, args)
+}
+
 // badFlag turns a flag error of cobra's into a usage error with a hint.
 func badFlag(cmd *cobra.Command, err error) error {
 	hint := fmt.Sprintf("%s --help lists the flags", cmd.CommandPath())

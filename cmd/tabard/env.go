@@ -80,6 +80,7 @@ func (f *finder) variables(where location) ([]variable, error) {
 	vars := []variable{
 		{"AWS_ENDPOINT_URL_BEDROCK_AGENTCORE", where.url},
 		{"AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL", where.url},
+		{"AWS_ENDPOINT_URL_TABARD", where.url}, // our own operations, for who has their model in AWS_DATA_PATH
 		{"BEDROCK_AGENTCORE_DP_ENDPOINT", where.url},
 		{"BEDROCK_AGENTCORE_CP_ENDPOINT", where.url},
 		{"AWS_REGION", where.region},

@@ -19,7 +19,7 @@ func newIssuer(t terminal) *cobra.Command {
 	cmd.Example = examples("tabard issuer add https://login.example.com --audience my-app", "trust an issuer", "tabard issuer list", "those that are trusted")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(issuerAdd(t, &f), issuerList(t, &f), issuerRemove(&f))
+	cmd.AddCommand(issuerAdd(t, &f), issuerList(t, &f), issuerLogin(t, &f), issuerRemove(&f))
 	return cmd
 }
 

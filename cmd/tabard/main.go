@@ -91,13 +91,16 @@ AWS_ENDPOINT_URL_BEDROCK_AGENTCORE, then ./tabard-data.
 		"tabard serve", "a server with nothing configured",
 		`eval "$(tabard env)"`, "point the AWS SDKs of this shell at it",
 		"tabard issuer add https://login.example.com --audience my-app", "trust the tokens of your users",
-		"tabard principal create calendar --role agent --workload calendar-agent", "an agent that may act for them",
+		"tabard workload create calendar-agent --return-url https://app.example.com/connected", "an agent",
+		"tabard principal create calendar --role agent --workload calendar-agent", "who may act as it",
 		"tabard key create calendar", "and its access key",
+		"tabard provider create google-calendar --vendor GoogleOauth2 --client-id 123.apps.googleusercontent.com", "where the users' tokens come from",
 		"tabard audit tail -f", "who did what, as it happens")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(badFlag)
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(newServe(t), newEnv(t), newIssuer(t), newPrincipal(t), newKey(t), newAudit(t), newVersion(), newExitCodes())
+	root.AddCommand(newServe(t), newEnv(t), newIssuer(t), newPrincipal(t), newKey(t), newWorkload(t), newProvider(t), newAPIKey(t),
+		newConnection(t), newToken(t), newTag(t), newAudit(t), newModels(t), newVersion(), newExitCodes())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's own

@@ -48,6 +48,13 @@ func fromServer(f *finder, names func(ctx context.Context, c *client) ([]cobra.C
 	}
 }
 
+// inFlag completes the value of a flag as f does a first argument, whatever arguments there are already.
+func inFlag(f cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return f(cmd, nil, typed)
+	}
+}
+
 // listing makes cmd list everything that fetch returns.
 func listing[T any](cmd *cobra.Command, t terminal, f *finder, fetch func(context.Context, *client) ([]T, error), columns []column[T]) {
 	var out output
@@ -93,5 +100,51 @@ func switching[T any](cmd *cobra.Command, t terminal, f *finder, do func(context
 			return err
 		}
 		return show(cmd, out, pointed(changed), columns)
+	}
+}
+
+// answering makes cmd do one thing with its arguments and print what the server answers.
+func answering[T any](cmd *cobra.Command, t terminal, f *finder, do func(context.Context, *client, []string) (T, error), columns []column[T]) {
+	var out output
+	out.addFlag(cmd, t)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
+		c, err := f.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		answer, err := do(cmd.Context(), c, args)
+		if err != nil {
+			return err
+		}
+		return show(cmd, out, []T{answer}, columns)
+	}
+}
+
+// saying makes cmd do one thing to what its first argument names, and say so in a word.
+func saying(cmd *cobra.Command, f *finder, done string, do func(context.Context, *client, []string) error) {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := f.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if err := do(cmd.Context(), c, args); err != nil {
+			return err
+		}
+		return say(cmd, "%s %s", done, args[0])
+	}
+}
+
+// namesOf is what fromServer completes with, from a list and what names one of its items.
+func namesOf[T any](fetch func(context.Context, *client) ([]T, error), name func(T) cobra.Completion) func(context.Context, *client) ([]cobra.Completion, error) {
+	return func(ctx context.Context, c *client) ([]cobra.Completion, error) {
+		items, err := fetch(ctx, c)
+		var names []cobra.Completion
+		for _, item := range items {
+			names = append(names, name(item))
+		}
+		return names, err
 	}
 }

@@ -20,6 +20,34 @@ const (
 	GetResourceOauth2Token          Action = "GetResourceOauth2Token"
 	CompleteResourceTokenAuth       Action = "CompleteResourceTokenAuth"
 
+	CreateAPIKeyCredentialProvider Action = "CreateApiKeyCredentialProvider"
+	GetAPIKeyCredentialProvider    Action = "GetApiKeyCredentialProvider"
+	ListAPIKeyCredentialProviders  Action = "ListApiKeyCredentialProviders"
+	UpdateAPIKeyCredentialProvider Action = "UpdateApiKeyCredentialProvider"
+	DeleteAPIKeyCredentialProvider Action = "DeleteApiKeyCredentialProvider"
+	GetResourceAPIKey              Action = "GetResourceApiKey"
+
+	GetTokenVault              Action = "GetTokenVault"
+	SetTokenVaultCMK           Action = "SetTokenVaultCMK"
+	ResetTokenVaultKeyMaterial Action = "ResetTokenVaultKeyMaterial"
+	TagResource                Action = "TagResource"
+	UntagResource              Action = "UntagResource"
+	ListTagsForResource        Action = "ListTagsForResource"
+
+	AddReturnURL            Action = "AddReturnUrl"
+	RemoveReturnURL         Action = "RemoveReturnUrl"
+	RestoreWorkloadIdentity Action = "RestoreWorkloadIdentity"
+	ListConnections         Action = "ListConnections"
+	GetConnection           Action = "GetConnection"
+	RevokeConnection        Action = "RevokeConnection"
+	DeleteConnection        Action = "DeleteConnection"
+	TransferConnection      Action = "TransferConnection"
+	ReportTokenInvalid      Action = "ReportTokenInvalid"
+	DescribeUser            Action = "DescribeUser"
+	GetUserInfo             Action = "GetUserInfo"
+	TestProvider            Action = "TestProvider"
+	SetIssuerLogin          Action = "SetIssuerLogin"
+
 	CreateTrustedIssuer Action = "CreateTrustedIssuer"
 	ListTrustedIssuers  Action = "ListTrustedIssuers"
 	DeleteTrustedIssuer Action = "DeleteTrustedIssuer"
@@ -55,12 +83,19 @@ func rules(a Action) (rule, bool) {
 		CreateOauth2CredentialProvider, UpdateOauth2CredentialProvider, DeleteOauth2CredentialProvider,
 		CreateTrustedIssuer, DeleteTrustedIssuer,
 		CreatePrincipal, EnablePrincipal, DisablePrincipal,
-		CreateAccessKey, EnableAccessKey, DisableAccessKey:
+		CreateAccessKey, EnableAccessKey, DisableAccessKey,
+		CreateAPIKeyCredentialProvider, UpdateAPIKeyCredentialProvider, DeleteAPIKeyCredentialProvider,
+		SetTokenVaultCMK, ResetTokenVaultKeyMaterial, TagResource, UntagResource,
+		AddReturnURL, RemoveReturnURL, RestoreWorkloadIdentity, RevokeConnection, DeleteConnection, TransferConnection,
+		TestProvider, SetIssuerLogin:
 		return rule{admin: true}, true
 	case GetWorkloadIdentity, ListWorkloadIdentities, GetOauth2CredentialProvider, ListOauth2CredentialProviders,
-		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords:
+		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords,
+		GetAPIKeyCredentialProvider, ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource,
+		ListConnections, GetConnection:
 		return rule{admin: true, auditor: true}, true
-	case GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token:
+	case GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token, GetResourceAPIKey, ReportTokenInvalid,
+		DescribeUser, GetUserInfo:
 		return rule{paired: Agent}, true
 	case GetWorkloadAccessTokenForUserID:
 		return rule{paired: Agent, assertsUser: true}, true

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/tabard-id/tabard/api"
@@ -45,10 +46,20 @@ func New(c Config) http.Handler {
 	s.verifier = NewVerifier(VerifierConfig{Region: c.Region, Now: c.Now, Find: c.Identity.Credential})
 	s.workloadRoutes()
 	s.providerRoutes()
+	s.providerTestRoutes()
 	s.tokenRoutes()
 	s.issuerRoutes()
+	s.loginRoutes()
 	s.principalRoutes()
 	s.auditRoutes()
+	s.apiKeyRoutes()
+	s.tokenVaultRoutes()
+	s.tagRoutes()
+	s.absentRoutes()
+	s.restoreRoutes()
+	s.stsRoute()
+	s.userRoutes()
+	s.connectionRoutes()
 	s.mux.HandleFunc("/", s.unknown)
 	return s.mux
 }
@@ -75,7 +86,7 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 	if !ok {
 		panic("awsapi: no operation " + name)
 	}
-	dec := newDecoder[Q]()
+	dec, bindings := newDecoder[Q](), bindingsOf(reflect.TypeFor[Q]())
 	s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
 		var caller access.Caller
@@ -90,6 +101,9 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 			}
 			q, err := dec.decode(body)
 			if err != nil {
+				return nil, err
+			}
+			if err := bind(r, bindings, reflect.ValueOf(q).Elem()); err != nil {
 				return nil, err
 			}
 			if bad := P(q).Validate(); len(bad) > 0 {
@@ -151,6 +165,8 @@ func (s *server) log(r *http.Request, op api.Operation, caller access.Caller, su
 // subjectOf names what a request is about, for the log.
 func subjectOf(q any) []any {
 	switch q := q.(type) {
+	case *api.GetResourceApiKeyRequest:
+		return []any{"provider", q.ResourceCredentialProviderName}
 	case *api.GetResourceOauth2TokenRequest:
 		return []any{"provider", q.ResourceCredentialProviderName}
 	case *api.GetWorkloadAccessTokenRequest:

@@ -109,7 +109,7 @@ func specOf(name string, vendor api.CredentialProviderVendorType, u *api.Oauth2P
 		in := u.GoogleOauth2ProviderConfig
 		c = client{"googleOauth2ProviderConfig", in.ClientID, in.ClientSecret, in.ClientSecretSource, in.ClientSecretConfig}
 	default:
-		return spec, fault.Field("credentialProviderVendor", "%s is not offered by this server yet: use CustomOauth2 with the provider's endpoints", vendor)
+		c, spec.Tenant = clientOf(u)
 	}
 	spec.Member, spec.ClientID, spec.Secret = c.member, c.id, hide(c.secret)
 	if c.source == api.SecretSourceTypeExternal || c.config != nil {
@@ -127,20 +127,26 @@ func custom(spec *broker.ProviderSpec, in *api.CustomOauth2ProviderConfigInput) 
 		spec.AuthMethod = broker.AuthBasic
 	case api.ClientAuthenticationMethodTypeClientSecretPost:
 		spec.AuthMethod = broker.AuthPost
+	case api.ClientAuthenticationMethodTypePrivateKeyJwt:
+		spec.AuthMethod = broker.AuthPrivateKeyJWT
 	default:
-		return fault.Field(at+"clientAuthenticationMethod", "%s is not offered by this server yet: use CLIENT_SECRET_BASIC or CLIENT_SECRET_POST", in.ClientAuthenticationMethod)
+		return fault.Field(at+"clientAuthenticationMethod", "%s needs an issuer of this server's own, which it has not yet: use CLIENT_SECRET_BASIC, CLIENT_SECRET_POST or PRIVATE_KEY_JWT", in.ClientAuthenticationMethod)
+	}
+	var err error
+	if spec.Assertion, err = assertionOf(in); err != nil {
+		return err
 	}
 	for _, m := range []struct {
 		name string
 		sent bool
 	}{
-		{"onBehalfOfTokenExchangeConfig", in.OnBehalfOfTokenExchangeConfig != nil}, {"privateKeyJwtConfig", in.PrivateKeyJWTConfig != nil},
 		{"privateEndpoint", in.PrivateEndpoint != nil}, {"privateEndpointOverrides", len(in.PrivateEndpointOverrides) > 0},
 	} {
 		if m.sent {
 			return fault.Field(at+m.name, "is not offered by this server yet")
 		}
 	}
+	spec.OnBehalfOf = exchangeOf(in.OnBehalfOfTokenExchangeConfig)
 	spec.DiscoveryURL = in.OauthDiscovery.DiscoveryURL
 	if m := in.OauthDiscovery.AuthorizationServerMetadata; m != nil {
 		spec.Issuer, spec.AuthorizationEndpoint, spec.TokenEndpoint, spec.ResponseTypes = m.Issuer, m.AuthorizationEndpoint, m.TokenEndpoint, m.ResponseTypes
@@ -172,9 +178,16 @@ func configOf(p broker.Provider, member string) *api.Oauth2ProviderConfigOutput 
 	case "includedOauth2ProviderConfig":
 		return &api.Oauth2ProviderConfigOutput{IncludedOauth2ProviderConfig: &api.IncludedOauth2ProviderConfigOutput{OauthDiscovery: d, ClientID: p.ClientID}}
 	}
-	method := api.ClientAuthenticationMethodTypeClientSecretBasic
-	if p.AuthMethod == broker.AuthPost {
-		method = api.ClientAuthenticationMethodTypeClientSecretPost
+	if out := vendorConfig(member, d, p.ClientID); out != nil {
+		return out
 	}
-	return &api.Oauth2ProviderConfigOutput{CustomOauth2ProviderConfig: &api.CustomOauth2ProviderConfigOutput{OauthDiscovery: d, ClientID: p.ClientID, ClientAuthenticationMethod: method}}
+	method := api.ClientAuthenticationMethodTypeClientSecretBasic
+	switch p.AuthMethod {
+	case broker.AuthPost:
+		method = api.ClientAuthenticationMethodTypeClientSecretPost
+	case broker.AuthPrivateKeyJWT:
+		method = api.ClientAuthenticationMethodTypePrivateKeyJwt
+	}
+	return &api.Oauth2ProviderConfigOutput{CustomOauth2ProviderConfig: &api.CustomOauth2ProviderConfigOutput{OauthDiscovery: d, ClientID: p.ClientID, ClientAuthenticationMethod: method,
+		PrivateKeyJWTConfig: assertionConfigOf(p), OnBehalfOfTokenExchangeConfig: exchangeConfigOf(p.OnBehalfOf)}}
 }

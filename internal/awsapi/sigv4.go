@@ -38,20 +38,23 @@ type VerifierConfig struct {
 	Find func(ctx context.Context, accessKeyID string) (identity.Credential, error)
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
+	// Service is the only service that a signature may name, bedrock-agentcore by default.
+	Service string
 }
 
-// Verifier verifies Signature Version 4 of service bedrock-agentcore. It is safe for concurrent use.
+// Verifier verifies Signature Version 4 of one service. It is safe for concurrent use.
 //
 // Security argument: the canonical request is built from the raw request target, so that no router's reading of a path
 // differs from the signed one. Host, date, content type and every x-amz-* header must be signed. The hash is taken over
 // the body's bytes, all of them read before anything acts on them. Comparison takes constant time, and an unknown
 // access key costs no less work than a known one.
 type Verifier struct {
-	region string
-	find   func(ctx context.Context, accessKeyID string) (identity.Credential, error)
-	now    func() time.Time
-	dummy  identity.Credential
-	cache  signingKeys
+	region  string
+	service string
+	find    func(ctx context.Context, accessKeyID string) (identity.Credential, error)
+	now     func() time.Time
+	dummy   identity.Credential
+	cache   signingKeys
 }
 
 // NewVerifier returns a Verifier.
@@ -59,9 +62,12 @@ func NewVerifier(cfg VerifierConfig) *Verifier {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Service == "" {
+		cfg.Service = serviceName
+	}
 	dummy := secret.New(rand.Text())
 	return &Verifier{
-		region: cfg.Region, find: cfg.Find, now: cfg.Now,
+		region: cfg.Region, service: cfg.Service, find: cfg.Find, now: cfg.Now,
 		dummy: identity.Credential{Secret: func(context.Context) (secret.Text, error) { return dummy, nil }},
 	}
 }
@@ -129,8 +135,8 @@ func (v *Verifier) checkScope(r *http.Request, sig *signature) error {
 		return fault.New(fault.SignatureInvalid, "the credential scope's date is not the day of X-Amz-Date")
 	case sig.region != v.region:
 		return fault.New(fault.SignatureInvalid, "the credential scope's region %q is not %q", clip(sig.region), v.region)
-	case sig.service != serviceName:
-		return fault.New(fault.SignatureInvalid, "the credential scope's service %q is not %q", clip(sig.service), serviceName)
+	case sig.service != v.service:
+		return fault.New(fault.SignatureInvalid, "the credential scope's service %q is not %q", clip(sig.service), v.service)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func (s *server) getResourceOauth2Token(ctx context.Context, c access.Caller, q 
 	}
 	a := &api.GetResourceOauth2TokenResponse{
 		AccessToken: show(out.AccessToken), GrantedScopes: out.Granted, TokenType: out.TokenType,
-		ConnectionState: api.ConnectionState(out.State), ConnectionID: out.Connection,
+		ConnectionState: api.ConnectionState(out.State), ConnectionID: out.Connection, VendorAttributes: out.Attributes,
 	}
 	if !out.Expires.IsZero() {
 		a.ExpiresAt = api.At(out.Expires)

@@ -326,6 +326,9 @@ func scanAPI(t *testing.T) int {
 				if field.Tag != nil {
 					text += field.Tag.Value
 				}
+				if kind, ok := field.Type.(*ast.Ident); ok && kind.Name == "bool" {
+					continue // that there is one is no secret, and a bool carries none
+				}
 				if strings.Contains(strings.ToLower(text), "refresh") {
 					t.Errorf("%s: the field %s can carry a refresh token", name, text)
 				}

@@ -39,7 +39,7 @@ const (
 	SessionPrefix = "urn:ietf:params:oauth:request_uri:"
 )
 
-// Config is what a Broker needs. Every field but Dev is required.
+// Config is what a Broker needs. Every field but Dev and Login is required.
 type Config struct {
 	Store     Store
 	Vault     *vault.Vault
@@ -47,7 +47,8 @@ type Config struct {
 	Guard     *access.Guard
 	Upstream  Upstream
 	Catalogue Catalogue
-	PublicURL string // where browsers reach this server, without a slash at the end
+	Login     LoginUpstream // nil: no hosted consent
+	PublicURL string        // where browsers reach this server, without a slash at the end
 	Region    string
 	Now       func() time.Time
 	Dev       bool // design §10: http and loopback endpoints, unregistered loopback return URLs
@@ -61,6 +62,7 @@ type Broker struct {
 	guard     *access.Guard
 	upstream  Upstream
 	catalogue Catalogue
+	login     LoginUpstream
 	publicURL string
 	region    string
 	now       func() time.Time
@@ -75,12 +77,19 @@ func New(c Config) (*Broker, error) {
 	}
 	return &Broker{
 		store: c.Store, vault: c.Vault, identity: c.Identity, guard: c.Guard, upstream: c.Upstream,
-		catalogue: c.Catalogue, publicURL: c.PublicURL, region: c.Region, now: c.Now, dev: c.Dev,
+		catalogue: c.Catalogue, login: c.Login, publicURL: c.PublicURL, region: c.Region, now: c.Now, dev: c.Dev,
 	}, nil
 }
 
-// Sweep deletes consent sessions that ended an hour ago or earlier, and returns how many.
+// Sweep deletes consent sessions that ended an hour ago or earlier, and users' tokens that were kept and are no longer
+// needed. It returns how many.
 func (b *Broker) Sweep(ctx context.Context) (int, error) {
+	flows, err := b.sweepFlows(ctx)
+	assertions, errAssertions := b.identity.SweepAssertions(ctx)
+	return flows + assertions, errors.Join(err, errAssertions)
+}
+
+func (b *Broker) sweepFlows(ctx context.Context) (int, error) {
 	const batch = 1000 // one transaction's worth: other writers get their turn between two
 	for total := 0; ; {
 		n, err := b.store.SweepFlows(ctx, b.now().Add(-time.Hour), batch)
@@ -168,6 +177,9 @@ func providerFault(p Provider, doing string, err error) error {
 		return err
 	}
 	said := up.said()
+	if up.Status != 0 {
+		said += ", status " + strconv.Itoa(up.Status)
+	}
 	switch up.Kind {
 	case Rejected:
 		return fault.Wrap(fault.Invalid, err, "provider %s refused %s%s", p.Name, doing, said)

@@ -34,6 +34,11 @@ func (b *Broker) Complete(ctx context.Context, caller access.Caller, session str
 	if err := b.confirm(ctx, caller, flow, user); err != nil {
 		return err
 	}
+	return b.finish(ctx, caller, flow)
+}
+
+// finish redeems a flow whose user was confirmed, or waits for the call that does.
+func (b *Broker) finish(ctx context.Context, caller access.Caller, flow Flow) error {
 	deadline := b.now().Add(waitForOther)
 	for {
 		done, err := b.advance(ctx, caller, flow)

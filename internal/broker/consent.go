@@ -220,16 +220,24 @@ type VisitURL struct {
 func CookieName(state secret.Text) string { return "tabard-visit-" + hashText(state)[:16] }
 
 // Authorize begins a visit: the browser has opened the authorization URL of session. It may happen repeatedly until a
-// code is held (link previews do it too); each visit has its own state, PKCE pair and cookie. Errors the page can
-// explain are Denied faults with an *EndError.
+// code is held (link previews do it too); each visit has its own state, PKCE pair and cookie. For hosted consent the
+// browser goes to the issuer first, to sign in. Errors the page can explain are Denied faults with an *EndError.
 func (b *Broker) Authorize(ctx context.Context, session string) (VisitURL, error) {
 	flow, provider, vendor, err := b.openFlow(ctx, digest("session-1", session))
 	if err != nil {
 		return VisitURL{}, err
 	}
+	if b.hosted(flow) {
+		return b.signIn(ctx, flow)
+	}
 	if flow.State != FlowCreated {
 		return VisitURL{}, errGiven
 	}
+	return b.visit(ctx, flow, provider, vendor)
+}
+
+// visit begins a visit at the provider.
+func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor Vendor) (VisitURL, error) {
 	endpoints, err := b.endpoints(ctx, provider)
 	if err != nil {
 		return VisitURL{}, err

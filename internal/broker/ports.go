@@ -15,6 +15,11 @@ type Store interface {
 	ProviderStore
 	ConnectionStore
 	FlowStore
+	InventoryStore
+	RevocationStore
+	HostedStore
+	APIKeyStore
+	VaultTagStore
 }
 
 // ProviderStore keeps credential providers.
@@ -97,12 +102,14 @@ type Endpoints struct {
 	Issuer        string
 	Authorization string
 	Token         string
-	IssInResponse bool // authorization_response_iss_parameter_supported (RFC 9207 §3)
+	Revocation    string // RFC 7009, "" where the metadata names none
+	IssInResponse bool   // authorization_response_iss_parameter_supported (RFC 9207 §3)
 }
 
 // Upstream talks to providers, through the guarded dialer. Its failures are *UpstreamError, or an Unavailable or
 // Invalid fault where the provider's metadata cannot be had or used.
 type Upstream interface {
+	Inspector
 	// Endpoints resolves the provider's addresses, by discovery where it has a discovery URL (cached).
 	Endpoints(ctx context.Context, p Provider) (Endpoints, error)
 	// AuthorizationURL builds the address that the browser is sent to. It contacts nobody.
@@ -113,6 +120,11 @@ type Upstream interface {
 	Refresh(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret, refresh secret.Text, r TokenRequest) (Grant, error)
 	// ClientCredentials asks for a token of the client itself (RFC 6749 §4.4).
 	ClientCredentials(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret secret.Text, r TokenRequest) (Grant, error)
+	// Revoke revokes a token (RFC 7009 §2.1) at e.Revocation. hint is refresh_token or access_token. Asking again is
+	// harmless, whatever came of it.
+	Revoke(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret, token secret.Text, hint string) error
+	// Exchange trades a user's token as p.OnBehalfOf says (RFC 8693 §2.1, RFC 7523 §2.1).
+	Exchange(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret secret.Text, x Exchange) (Grant, error)
 }
 
 // AuthorizationRequest is what goes into the authorization URL.
@@ -142,6 +154,13 @@ type TokenRequest struct {
 	Custom    map[string]secret.Text
 }
 
+// Exchange is a user's token to trade, and the token that is wanted for it.
+type Exchange struct {
+	Subject secret.Text // the user's JWT
+	Actor   secret.Text // an access token of the client itself; empty where nobody is named as actor
+	TokenRequest
+}
+
 // Grant is a provider's answer.
 type Grant struct {
 	AccessToken  secret.Text
@@ -149,6 +168,9 @@ type Grant struct {
 	TokenType    string      // "Bearer"
 	ExpiresIn    time.Duration
 	Scopes       []string // nil where the provider did not say: then as requested (RFC 6749 §5.1)
+
+	// Attributes are what the vendor answers beside the token and callers need: an address, a team. Nil where none.
+	Attributes map[string]string
 }
 
 // UpstreamKind says what a failed call to a provider means for the grant that was used.

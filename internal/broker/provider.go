@@ -25,6 +25,7 @@ type ProviderSpec struct {
 	ClientID   string
 	Secret     secret.Text
 	AuthMethod AuthMethod // "" for the vendor's own
+	Assertion  *Assertion // for AuthPrivateKeyJWT; nil for the defaults, and at an update for what was
 
 	DiscoveryURL          string
 	Issuer                string
@@ -32,6 +33,8 @@ type ProviderSpec struct {
 	TokenEndpoint         string
 	ResponseTypes         []string
 	TokenAuthMethods      []AuthMethod
+	OnBehalfOf            *OnBehalfOf // nil where users' tokens are not exchanged
+	Tenant                string      // for a vendor whose endpoints name one; "" for the vendor's default
 
 	Tags map[string]string // at creation
 }
@@ -78,6 +81,9 @@ func (b *Broker) CreateProvider(ctx context.Context, caller access.Caller, s Pro
 	p.Created = b.now()
 	p.Updated = p.Created
 	if p.Secret, err = b.vault.Seal(ctx, p.secretRef(), s.Secret); err != nil {
+		return Provider{}, err
+	}
+	if err := b.sealKey(ctx, &p, Provider{}, s); err != nil {
 		return Provider{}, err
 	}
 	if err := b.store.CreateProvider(ctx, p); err != nil {
@@ -142,6 +148,9 @@ func (b *Broker) UpdateProvider(ctx context.Context, caller access.Caller, s Pro
 			return Provider{}, err
 		}
 	}
+	if err := b.sealKey(ctx, &p, old, s); err != nil {
+		return Provider{}, err
+	}
 	p.Version = old.Version + 1
 	p.Updated = b.now()
 	if err := b.store.SwapProvider(ctx, p, old.Version); err != nil {
@@ -181,7 +190,9 @@ func (b *Broker) describe(p Provider, s ProviderSpec) (Provider, error) {
 	p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint = s.DiscoveryURL, s.Issuer, s.AuthorizationEndpoint, s.TokenEndpoint
 	p.ResponseTypes, p.TokenAuthMethods = s.ResponseTypes, s.TokenAuthMethods
 	if v.AuthorizationEndpoint != "" {
-		p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint = v.Issuer, v.AuthorizationEndpoint, v.TokenEndpoint
+		if err := p.fix(v, s); err != nil {
+			return p, err
+		}
 	}
 	if s.AuthMethod == "" && len(s.TokenAuthMethods) > 0 && !slices.Contains(s.TokenAuthMethods, p.AuthMethod) {
 		p.AuthMethod = s.TokenAuthMethods[0]
@@ -199,11 +210,11 @@ func (b *Broker) describe(p Provider, s ProviderSpec) (Provider, error) {
 		}
 	}
 	p.Identity = digest("provider-1", p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint, p.ClientID, string(p.AuthMethod))
-	return p, nil
+	return p.exchanging(s.OnBehalfOf)
 }
 
 func requireSecret(p Provider, s ProviderSpec) error {
-	if p.AuthMethod != AuthNone && s.Secret.IsZero() {
+	if p.AuthMethod != AuthNone && p.AuthMethod != AuthPrivateKeyJWT && s.Secret.IsZero() {
 		return fault.Field("oauth2ProviderConfigInput."+s.Member+".clientSecret",
 			"is needed for client authentication %s; it must come again whenever issuer, endpoints, client id or client authentication change", p.AuthMethod)
 	}
@@ -235,13 +246,17 @@ func (p Provider) secretRef() vault.Ref {
 	return vault.Ref{Account: p.Account, Table: "providers", Column: "secret", Key: p.UID, Provider: p.UID, Identity: p.Identity}
 }
 
-// client resolves what a call to the provider needs: its endpoints and the client secret. For a provider with
-// discovery, the host of the token endpoint is pinned at first use: metadata that later moves it elsewhere does not
+// client resolves what a call to the provider needs: its endpoints, and the client secret or an assertion in its place,
+// which is for one request. For a provider with discovery, the host of the token endpoint is pinned at first use: metadata that later moves it elsewhere does not
 // get the secret (threat E18).
 func (b *Broker) client(ctx context.Context, p Provider) (Endpoints, secret.Text, error) {
 	e, err := b.endpoints(ctx, p)
 	if err != nil {
 		return Endpoints{}, secret.Text{}, err
+	}
+	if p.AuthMethod == AuthPrivateKeyJWT {
+		s, err := b.assertion(ctx, p, e)
+		return e, s, err
 	}
 	s, err := b.vault.Open(ctx, p.secretRef(), p.Secret)
 	return e, s, err
@@ -264,8 +279,8 @@ func (b *Broker) endpoints(ctx context.Context, p Provider) (Endpoints, error) {
 		}
 	}
 	if pinned != origin {
-		return Endpoints{}, fault.New(fault.Denied, "the metadata of provider %s moved its token endpoint to another host (from %s to %s): "+
-			"an administrator accepts that by updating the provider with its client secret", p.Name, pinned, origin)
+		return Endpoints{}, fault.Wrap(fault.Denied, fmt.Errorf("from %s to %s", pinned, origin), "the metadata of provider %s moved its token endpoint to another host: "+
+			"an administrator accepts that by updating the provider with its client secret", p.Name)
 	}
 	return e, nil
 }

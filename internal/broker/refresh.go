@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -76,6 +77,10 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 	if err != nil {
 		return c, none, err
 	}
+	attributes, err := b.openAttributes(ctx, c)
+	if err != nil {
+		return c, none, err
+	}
 	fence, err := b.store.LeaseConnection(ctx, Attempt{
 		Account: c.Account, Subject: c.ID, Kind: "refresh", Generation: c.Generation, Started: b.now(),
 	}, c.Key, leaseTTL)
@@ -106,6 +111,7 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 		// the same; to believe it would lose what was granted at the next consent.
 		grant.Scopes = c.Granted
 	}
+	grant.Attributes = carryOver(attributes, grant.Attributes)
 	var next Connection
 	err = b.commit(ctx, func(ctx context.Context) error {
 		// Sealing is inside the patience too: the key service may be away for a moment.
@@ -116,6 +122,9 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 		return b.store.FinishLease(ctx, next, fence, "stored")
 	})
 	if err != nil {
+		if errors.Is(err, fault.Conflict) {
+			err = errors.Join(err, b.disown(ctx, next))
+		}
 		return c, none, fault.Wrap(fault.Unavailable, err, "the refreshed token of provider %s could not be stored", g.provider.Name)
 	}
 	return next, b.refreshEvent(ctx, g, next, "refreshed", ""), nil
@@ -127,8 +136,8 @@ func (b *Broker) refreshFailed(ctx context.Context, g grounds, c Connection, fen
 	switch {
 	case !ok || up.Kind == Unsent || up.Kind == Busy:
 		return b.handBack(ctx, g, c, fence, "not_sent", providerFault(g.provider, "the refresh", err))
-	case up.Kind == Rejected && up.Code == "invalid_grant":
-		return b.giveUp(ctx, g, c, fence, up.Code, "rejected")
+	case g.vendor.deadGrant(up):
+		return b.giveUp(ctx, g, c, fence, cmp.Or(up.Code, "invalid_grant"), "rejected")
 	case up.Kind == Rejected:
 		// Our client is refused, not the grant: an administrator can mend that, and the refresh token is kept for it.
 		return b.handBack(ctx, g, c, fence, "rejected", providerFault(g.provider, "the refresh", err))

@@ -1,6 +1,10 @@
 package broker
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // canonical maps a vendor's alias of a scope to its one name.
 func (v Vendor) canonical(scope string) string {
@@ -43,4 +47,50 @@ func (v Vendor) union(wanted, granted []string) []string {
 		}
 	}
 	return out
+}
+
+// SplitScopes tells the user's scopes, without the prefix that marks them, from the others. A vendor that asks for
+// neither apart has only others.
+func (v Vendor) SplitScopes(scopes []string) (users, others []string) {
+	for _, s := range scopes {
+		name, ok := strings.CutPrefix(s, v.UserScopes+":")
+		if v.UserScopes == "" || !ok {
+			others = append(others, s)
+			continue
+		}
+		users = append(users, name)
+	}
+	return users, others
+}
+
+// OfUser marks scopes as the user's, where the vendor has such.
+func (v Vendor) OfUser(scopes []string) []string {
+	if v.UserScopes == "" || scopes == nil {
+		return scopes
+	}
+	out := make([]string, len(scopes))
+	for i, s := range scopes {
+		out[i] = v.UserScopes + ":" + s
+	}
+	return out
+}
+
+// foldUserScopes makes the vendor's own parameter for the user's scopes some of the request's scopes, so that a stored
+// token is held against them, and a new consent does not lose or misplace them.
+func (r *Request) foldUserScopes(v Vendor) {
+	given, ok := r.CustomParameters[v.UserScopes]
+	if v.UserScopes == "" || !ok {
+		return
+	}
+	names := strings.FieldsFunc(given.Expose(), func(c rune) bool { return c == ' ' || strings.ContainsRune(v.ScopeSeparator, c) })
+	r.Scopes = append(slices.Clone(r.Scopes), v.OfUser(names)...)
+	r.CustomParameters = maps.Clone(r.CustomParameters)
+	delete(r.CustomParameters, v.UserScopes)
+}
+
+// deadGrant reports whether the provider's refusal means that the refresh token is of no use any more: invalid_grant
+// (RFC 6749 §5.2), or the vendor's own words for it.
+func (v Vendor) deadGrant(e *UpstreamError) bool {
+	return e.Kind == Rejected && (e.Code == "invalid_grant" ||
+		e.Code != "" && slices.Contains(v.GrantErrors, e.Code) || e.Description != "" && slices.Contains(v.GrantErrors, e.Description))
 }

@@ -36,6 +36,7 @@ type Outcome struct {
 	Granted     []string
 	State       ConnectionState
 	Connection  string
+	Attributes  map[string]string // what the vendor answered beside the token; nil where nothing
 
 	AuthorizationURL secret.Text // set while consent is needed
 	Session          string
@@ -63,6 +64,7 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 		return Outcome{}, err
 	}
 	r.foldAudience()
+	r.foldUserScopes(g.vendor)
 	if r.Session != "" {
 		return b.poll(ctx, g, r)
 	}
@@ -74,8 +76,10 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 		return b.machineToken(ctx, g, r)
 	case FlowUserFederation:
 		return b.userToken(ctx, g, r)
+	case FlowOnBehalfOf:
+		return b.exchangedToken(ctx, g, r)
 	}
-	return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow", "%s is not offered by this server yet: use M2M or USER_FEDERATION", r.Flow))
+	return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow", "%s is not a flow: use M2M, USER_FEDERATION or ON_BEHALF_OF_TOKEN_EXCHANGE", r.Flow))
 }
 
 func errTokenExpired() error {
@@ -141,7 +145,7 @@ func reserved(name string) bool {
 	switch strings.ReplaceAll(strings.ToLower(name), ".", "_") {
 	case "client_id", "client_secret", "client_assertion", "client_assertion_type", "redirect_uri", "response_type", "response_mode",
 		"state", "scope", "code", "code_challenge", "code_challenge_method", "code_verifier", "nonce", "request", "request_uri",
-		"resource", "audience", "grant_type", "refresh_token", "username", "password", "assertion":
+		"resource", "audience", "grant_type", "refresh_token", "username", "password", "assertion", "subject_token", "actor_token", "actor_token_type":
 		return true
 	}
 	return false
@@ -182,7 +186,11 @@ func (r *Request) foldAudience() {
 // userToken serves USER_FEDERATION from the vault, or opens a consent session.
 func (b *Broker) userToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
 	if r.ReturnURL != "" {
-		if err := b.checkReturnURL(g.workload, r.ReturnURL); err != nil {
+		check := func() error { return b.checkReturnURL(g.workload, r.ReturnURL) }
+		if r.ReturnURL == b.HostedReturnURL() {
+			check = func() error { return b.checkHosted(ctx, g) }
+		}
+		if err := check(); err != nil {
 			return Outcome{}, b.unlessDenied(ctx, g, err)
 		}
 	}
@@ -241,22 +249,52 @@ func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection
 	if err != nil {
 		return Outcome{}, err
 	}
+	attributes, err := b.openAttributes(ctx, c)
+	if err != nil {
+		return Outcome{}, err
+	}
 	if err := receipt.Wait(ctx); err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{AccessToken: token, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID}, nil
+	return Outcome{
+		AccessToken: token, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID, Attributes: attributes,
+	}, nil
 }
 
-// machineToken serves M2M: the stored token until it expires, then a new one.
+// machineToken serves M2M.
 func (b *Broker) machineToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
 	g.facts.UserRef, g.facts.Asserted = "", false
-	key := connectionKey(g.caller.Account, g.workload.UID, "", g.provider, FlowM2M, r.Resources, r.Audiences, r.Scopes)
+	return b.directToken(ctx, g, r, direct{flow: FlowM2M, doing: "the client credentials", ask: func(ctx context.Context) (Grant, error) {
+		return b.clientGrant(ctx, g, TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters})
+	}})
+}
+
+// clientGrant asks the provider for a token of the client itself.
+func (b *Broker) clientGrant(ctx context.Context, g grounds, r TokenRequest) (Grant, error) {
+	endpoints, clientSecret, err := b.client(ctx, g.provider)
+	if err != nil {
+		return Grant{}, err
+	}
+	return b.upstream.ClientCredentials(ctx, endpoints, g.provider, g.vendor, clientSecret, r)
+}
+
+// direct is a way to tokens that needs no consent.
+type direct struct {
+	flow  string
+	user  string // reference, "" for none
+	doing string // what a sentence about the provider calls it
+	ask   func(context.Context) (Grant, error)
+}
+
+// directToken serves the stored token until it expires, then a new one.
+func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct) (Outcome, error) {
+	key := connectionKey(g.caller.Account, g.workload.UID, d.user, g.provider, d.flow, r.Resources, r.Audiences, r.Scopes)
 	c, err := b.store.Connection(ctx, g.caller.Account, key)
 	switch {
 	case errors.Is(err, fault.NotFound):
 		c = Connection{
-			Account: g.caller.Account, ID: "cn_" + random(15), Key: key, Workload: g.workload.UID, Provider: g.provider.UID,
-			Flow: FlowM2M, Resources: r.Resources, Audiences: r.Audiences, Created: b.now(),
+			Account: g.caller.Account, ID: "cn_" + random(15), Key: key, Workload: g.workload.UID, User: d.user,
+			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Audiences: r.Audiences, Created: b.now(),
 		}
 	case err != nil:
 		return Outcome{}, err
@@ -266,29 +304,24 @@ func (b *Broker) machineToken(ctx context.Context, g grounds, r Request) (Outcom
 			return out, err
 		} // it grew too old between the two looks at the clock
 	}
-	return b.fetch(ctx, g, r, c)
+	return b.fetch(ctx, g, r, c, d)
 }
 
-// fetch asks the provider for the client's own token and stores it. Nothing is lost if we die here: the grant can be
-// repeated, and the token that was on its way expires unused.
-func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
+// fetch asks the provider for a token and stores it. Nothing is lost if we die here: the grant can be repeated, and the
+// token that was on its way expires unused.
+func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, d direct) (Outcome, error) {
 	f := g.facts
 	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "fetch"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return Outcome{}, err
 	}
-	endpoints, clientSecret, err := b.client(ctx, g.provider)
-	if err != nil {
-		return Outcome{}, err
-	}
-	grant, err := b.upstream.ClientCredentials(ctx, endpoints, g.provider, g.vendor, clientSecret,
-		TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters})
+	grant, err := d.ask(ctx)
 	if err != nil {
 		f.Outcome, f.Detail = "failed", detail(err)
 		if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
 			return Outcome{}, err
 		}
-		return Outcome{}, providerFault(g.provider, "the client credentials", err)
+		return Outcome{}, providerFault(g.provider, d.doing, err)
 	}
 	old := c.Generation
 	if c, err = b.sealGrant(ctx, c, g.provider, grant, r.Scopes); err != nil {
@@ -311,7 +344,10 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection) 
 	if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{AccessToken: grant.AccessToken, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID}, nil
+	return Outcome{
+		AccessToken: grant.AccessToken, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID,
+		Attributes: grant.Attributes,
+	}, nil
 }
 
 // sealGrant makes c the next generation of the connection, holding what the provider granted. Where the provider
@@ -336,8 +372,11 @@ func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant 
 	}
 	c.Refresh = nil
 	if !grant.RefreshToken.IsZero() {
-		c.Refresh, err = b.vault.Seal(ctx, c.ref("refresh"), grant.RefreshToken)
+		if c.Refresh, err = b.vault.Seal(ctx, c.ref("refresh"), grant.RefreshToken); err != nil {
+			return c, err
+		}
 	}
+	c.Attributes, err = b.sealAttributes(ctx, c, grant.Attributes)
 	return c, err
 }
 

@@ -22,6 +22,9 @@ const (
 	AuthBasic AuthMethod = "client_secret_basic"
 	AuthPost  AuthMethod = "client_secret_post"
 	AuthNone  AuthMethod = "none"
+
+	// AuthPrivateKeyJWT is a signed assertion (RFC 7523 §2.2) by a key that is made here for the one provider.
+	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
 )
 
 // Provider is an OAuth2 credential provider: where to get tokens, and as which client.
@@ -36,6 +39,8 @@ type Provider struct {
 	AuthMethod AuthMethod
 	Secret     vault.Sealed // the client secret; empty for a public client
 	SecretID   string       // random suffix of the secret's ARN
+	PrivateKey vault.Sealed // the key of AuthPrivateKeyJWT with what its assertions say besides; else empty
+	PublicKey  string       // its public half, a JWK; else ""
 
 	// Either DiscoveryURL or the three others are set.
 	DiscoveryURL          string
@@ -44,6 +49,9 @@ type Provider struct {
 	TokenEndpoint         string
 	ResponseTypes         []string     // as given inline, for the answer
 	TokenAuthMethods      []AuthMethod // as given inline, for the answer
+
+	// OnBehalfOf says how the provider exchanges users' tokens; nil where it does not.
+	OnBehalfOf *OnBehalfOf
 
 	// Pinned is the origin of the token endpoint that discovery first named. When the metadata moves it to another
 	// host, the client secret is not sent there (threat E18). "" until first use.
@@ -55,6 +63,33 @@ type Provider struct {
 	Created  time.Time
 	Updated  time.Time
 }
+
+// OnBehalfOf says how a user's token is exchanged for one of the provider. It is part of the provider's security
+// identity: it decides what the user's token is sent with.
+type OnBehalfOf struct {
+	Grant       ExchangeGrant `json:"grant"`
+	Actor       Actor         `json:"actor,omitempty"`       // of a TokenExchange
+	ActorScopes []string      `json:"actorScopes,omitempty"` // of the token of ActorClient
+	NoClient    bool          `json:"noClient,omitempty"`    // the exchange does not authenticate the client
+}
+
+// ExchangeGrant is the grant of an exchange on a user's behalf.
+type ExchangeGrant string
+
+// Values of ExchangeGrant, as on the wire of the API.
+const (
+	TokenExchange         ExchangeGrant = "TOKEN_EXCHANGE"          // RFC 8693
+	JWTAuthorizationGrant ExchangeGrant = "JWT_AUTHORIZATION_GRANT" // RFC 7523 §2.1
+)
+
+// Actor says what an exchange names as the acting party.
+type Actor string
+
+// Values of Actor, as on the wire of the API.
+const (
+	ActorNone   Actor = "NONE"
+	ActorClient Actor = "M2M" // a token of the client itself, fetched before
+)
 
 // Flow names as on the wire.
 const (
@@ -91,6 +126,7 @@ type Connection struct {
 	Granted    []string // scopes granted
 	Access     vault.Sealed
 	Refresh    vault.Sealed // empty where there is none
+	Attributes vault.Sealed // JSON object of the vendor's attributes; empty where there are none
 	TokenType  string
 	Expires    time.Time // of the access token; zero where the provider did not say
 	State      ConnectionState
@@ -183,13 +219,31 @@ type Vendor struct {
 	TokenEndpoint         string
 	Tenant                bool
 
+	// DefaultTenant stands for {tenantId} in the endpoints where the provider's configuration names no tenant.
+	DefaultTenant string
+
 	AuthMethod      AuthMethod        // how the client authenticates
 	NoPKCE          bool              // the vendor refuses code_challenge
 	ScopeSeparator  string            // " " unless said otherwise
+	AnswerSeparator string            // of scopes in answers, beside ScopeSeparator
 	ScopeAliases    map[string]string // alias → canonical scope
 	AuthorizeParams map[string]string // defaults for the authorization request, which custom parameters may change
 	RefreshRotates  Rotation
-	OpenID          bool // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
+	Revocation      string // where tokens are revoked (RFC 7009), relative to the token endpoint; "" for nowhere
+	OpenID          bool   // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
+
+	// UserScopes is the parameter that asks for scopes of the user where scope asks for those of an installed
+	// application (Slack). A scope that begins with this name and a colon is one of the user's.
+	UserScopes   string
+	TokenHeaders map[string]string // of token requests; {agent} and {client_id} stand for ours and the client's
+	JSONBody     bool              // token requests are JSON
+	FormAnswer   bool              // token answers may be form-encoded
+	OKMember     string            // the boolean that says, whatever the status, whether it worked
+	MessageName  string            // the member that describes an error; "" is error_description
+	GrantErrors  []string          // codes or descriptions that mean what invalid_grant means
+	TokenMember  string            // the object that holds the user's token where there is one; "" is the answer itself
+	TokenTypes   []string          // values of token_type that mean Bearer here
+	Attributes   []string          // members of the answer that callers need; a dot leads into an object
 }
 
 // Rotation says what a provider does to a refresh token that is used.

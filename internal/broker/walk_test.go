@@ -266,7 +266,7 @@ func TestUserFederationNeedsAUser(t *testing.T) {
 	_, err = w.Token(t.Context(), w.agentA, ask(m.Token))
 	wantError(t, "no user", err, fault.Invalid, "names no user")
 	_, err = w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), func(r *broker.Request) { r.Flow = broker.FlowOnBehalfOf }))
-	wantError(t, "a flow of later", err, fault.Invalid, "is not offered by this server yet")
+	wantError(t, "a provider that exchanges no tokens", err, fault.Invalid, "has no onBehalfOfTokenExchangeConfig")
 	_, err = w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), at("nothing")))
 	wantCode(t, "unknown provider", err, fault.NotFound)
 	_, err = w.Token(t.Context(), w.agentB, ask(w.wat(w.agentA, "alice"), at("nothing")))

@@ -33,7 +33,7 @@ type Config struct {
 
 type handler struct {
 	Config
-	page *template.Template
+	pages *template.Template
 }
 
 // Prefix is the path below which every route of this package lies.
@@ -41,15 +41,17 @@ const Prefix = "/identities/oauth2/"
 
 // New returns the handler of the routes below Prefix.
 func New(c Config) (http.Handler, error) {
-	page, err := template.ParseFS(files, "templates/ending.html")
+	pages, err := template.ParseFS(files, "templates/*.html")
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{Config: c, page: page}
+	h := &handler{Config: c, pages: pages}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+Prefix+"authorize", h.logged("authorize", h.authorize))
 	mux.HandleFunc("GET "+Prefix+"callback/{id}", h.logged("callback/{id}", h.callback))
 	mux.HandleFunc("GET "+Prefix+"style.css", h.style)
+	mux.HandleFunc("GET "+Prefix+"jwks/{id}", h.logged("jwks/{id}", h.keys))
+	h.hostedRoutes(mux)
 	return mux, nil
 }
 
@@ -61,11 +63,15 @@ type result struct {
 }
 
 func (h *handler) logged(route string, step func(http.ResponseWriter, *http.Request) result) http.HandlerFunc {
+	return h.loggedAs(Prefix+route, step)
+}
+
+func (h *handler) loggedAs(route string, step func(http.ResponseWriter, *http.Request) result) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		protect(w.Header())
 		res := step(w, r)
-		attrs := []any{"method", r.Method, "route", Prefix + route, "status", res.status, "code", res.code,
+		attrs := []any{"method", r.Method, "route", route, "status", res.status, "code", res.code,
 			"latency_ms", time.Since(start).Milliseconds(), "request_id", access.RequestID(r.Context())}
 		if res.err != nil && res.status >= 500 {
 			attrs = append(attrs, "error", res.err.Error())
@@ -99,6 +105,9 @@ func (h *handler) authorize(w http.ResponseWriter, r *http.Request) result {
 	if !ok || len(session) > 1024 {
 		return h.end(w, r, malformed("the address names no consent session"))
 	}
+	if shown, ok := h.ask(w, r, session); ok {
+		return shown
+	}
 	visit, err := h.Broker.Authorize(r.Context(), session)
 	if err != nil {
 		return h.end(w, r, err)
@@ -112,29 +121,20 @@ func (h *handler) callback(w http.ResponseWriter, r *http.Request) result {
 		w.WriteHeader(http.StatusOK)
 		return result{status: http.StatusOK}
 	}
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil || len(r.URL.RawQuery) > 16<<10 {
-		return h.end(w, r, malformed("the provider's answer is malformed"))
+	a, err := answerOf(r)
+	if err != nil {
+		return h.end(w, r, err)
 	}
-	for _, name := range []string{"state", "code", "iss", "error", "error_description"} {
-		if len(q[name]) > 1 { // RFC 6749 §3.1: parameters must not be repeated
-			return h.end(w, r, malformed("the provider's answer repeats the parameter "+name))
-		}
-	}
-	state := secret.New(q.Get("state"))
-	a := broker.Answer{
-		CallbackID: r.PathValue("id"), State: state, Code: secret.New(q.Get("code")), Issuer: q.Get("iss"),
-		HasIssuer: q.Has("iss"), Error: q.Get("error"), Description: q.Get("error_description"),
-	}
-	name := broker.CookieName(state)
-	if c, err := r.Cookie(h.cookieName(name)); err == nil {
-		a.Cookie = secret.New(c.Value)
-	}
+	name := broker.CookieName(a.State)
+	a.Cookie = h.read(r, name)
 	to, err := h.Broker.Callback(r.Context(), a)
 	if err != nil {
 		return h.end(w, r, err)
 	}
 	http.SetCookie(w, h.cookie(name, "", -1))
+	if session, ok := h.Broker.HostedSession(to); ok {
+		return h.finish(w, r, session, h.read(r, broker.HostedCookieName(session)))
+	}
 	return redirect(w, to)
 }
 

@@ -58,6 +58,10 @@ func page(e broker.Ending) ending {
 		return ending{Title: "Another browser began this", Text: "The provider's answer must come back in the browser that opened the link. Nothing was stored, and the link still works.", Next: "Open the link in the browser in which you are signed in to your application.", status: http.StatusForbidden}
 	case broker.EndMixedUp:
 		return ending{Title: "The answer came from the wrong place", Text: "What came back is not from the provider that you were sent to. It was not used.", Next: "Go back to your application and ask again. If it happens twice, tell the person who runs the agent.", status: http.StatusForbidden}
+	case broker.EndWrongUser:
+		return ending{Title: "This link is somebody else's", Text: "You are signed in as another user than the one for whom the agent asked. Nothing was stored, and the link has ended.", Next: "If the agent is yours, ask it for a new link and sign in as yourself. If somebody sent you the link, do not open such links.", status: http.StatusForbidden}
+	case broker.EndNotSigned:
+		return ending{Title: "You are not signed in", Text: "The sign-in did not succeed. Nothing was stored, and the link still works.", Next: "Open the link again and sign in.", status: http.StatusForbidden}
 	case broker.EndFailed:
 		return ending{Title: "Consent was not completed", Text: "The provider, or the application, ended this before it was complete. Nothing was stored.", Next: again, status: http.StatusForbidden}
 	}
@@ -68,7 +72,7 @@ func (h *handler) end(w http.ResponseWriter, r *http.Request, err error) result 
 	p := words(err)
 	p.Ref = access.RequestID(r.Context())
 	var body bytes.Buffer
-	if terr := h.page.Execute(&body, p); terr != nil {
+	if terr := h.pages.ExecuteTemplate(&body, "ending.html", p); terr != nil {
 		err, p.status = terr, http.StatusInternalServerError
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -103,13 +103,13 @@ func newWorld(t testing.TB, secure bool) *world {
 	t.Cleanup(guard.Close)
 	dialer := oauth.New(oauth.Config{Dev: true, Now: w.clock.now})
 	t.Cleanup(dialer.Close)
-	people, err := identity.New(identity.Config{Store: db, Vault: v, Guard: guard, Keys: dialer, Issuer: w.url, Region: "us-east-1", Now: w.clock.now})
+	people, err := identity.New(identity.Config{Store: db, Vault: v, Guard: guard, Keys: dialer, Issuer: w.url, Region: "us-east-1", Now: w.clock.now, Dev: true})
 	must(t, err)
 	catalogue, err := oauth.NewCatalogue()
 	must(t, err)
 	w.store = &failing{Store: db}
 	w.broker, err = broker.New(broker.Config{
-		Store: w.store, Vault: v, Identity: people, Guard: guard, Upstream: dialer, Catalogue: catalogue,
+		Store: w.store, Vault: v, Identity: people, Guard: guard, Upstream: dialer, Catalogue: catalogue, Login: dialer,
 		PublicURL: w.url, Region: "us-east-1", Now: w.clock.now, Dev: true,
 	})
 	must(t, err)

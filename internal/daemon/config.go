@@ -40,6 +40,8 @@ type Config struct {
 	AdminAddr      string         // metrics, pprof and detailed health; off when empty
 	AllowNetworks  []netip.Prefix // private networks that providers and issuers may be in
 
+	VendorsFile string // vendors of the operator's own, in the form of the catalogue; none when empty
+
 	RootAccessKeyID     string // the root access key; made at first start when empty
 	RootSecretAccessKey secret.Text
 

@@ -138,7 +138,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 		issuers[i] = iss
 	}
 	people, err := identity.New(identity.Config{
-		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
+		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, UserInfo: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
 	})
 	if err != nil {
 		return nil, rootKey{}, err
@@ -152,12 +152,12 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 			return nil, root, err
 		}
 	}
-	catalogue, err := oauth.NewCatalogue()
+	catalogue, err := c.catalogue()
 	if err != nil {
 		return nil, rootKey{}, err
 	}
 	s.broker, err = broker.New(broker.Config{
-		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Upstream: dialer, Catalogue: catalogue,
+		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Upstream: dialer, Catalogue: catalogue, Login: dialer,
 		PublicURL: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev,
 	})
 	if err != nil {
@@ -169,6 +169,8 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+consent.Prefix, pages)
+	mux.Handle("GET "+consent.HostedPrefix, pages)
+	mux.Handle("POST "+consent.HostedPrefix, pages)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("/", awsapi.New(awsapi.Config{
@@ -345,7 +347,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// sweep deletes ended consent sessions. It logs when that begins and stops to work, not each time.
+// sweep deletes ended consent sessions, and makes the revocations at providers that are due. It logs when that begins and stops to work, not each time.
 func (s *Server) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -357,9 +359,11 @@ func (s *Server) sweep(ctx context.Context) {
 		case <-tick.C:
 		}
 		_, err := s.broker.Sweep(ctx)
+		_, revoking := s.broker.SweepRevocations(ctx)
+		err = errors.Join(err, revoking)
 		if (err != nil) != failing && ctx.Err() == nil {
 			failing = err != nil
-			s.config.Log.Warn("sweeping ended sessions", "failing", failing, "error", err)
+			s.config.Log.Warn("sweeping ended sessions and revoking at providers", "failing", failing, "error", err)
 		}
 	}
 }

@@ -52,6 +52,7 @@ func Settings() []Setting {
 		{Name: "trusted-proxy", List: true, Help: "networks (CIDR) of proxies whose X-Forwarded-For is believed"},
 		{Name: "admin-addr", Help: "loopback address for metrics, pprof and detailed health (default off)"},
 		{Name: "allow-network", List: true, Help: "private networks (CIDR) that providers and issuers may be in"},
+		{Name: "vendors-file", Help: "file of provider vendors of your own (JSON, in the form of the built-in catalogue)"},
 		{Name: "root-access-key-id", EnvOnly: true, File: true, Help: "id of the root access key (default: made at first start)"},
 		{Name: "root-secret-access-key", EnvOnly: true, File: true, Help: "secret of the root access key"},
 	}
@@ -273,7 +274,7 @@ func nearest(name string) string {
 func (c *Config) apply(values map[string]string) error {
 	text := map[string]*string{
 		"addr": &c.Addr, "public-url": &c.PublicURL, "data-dir": &c.DataDir, "db": &c.DB, "key-file": &c.KeyFile, "region": &c.Region,
-		"account": &c.Account, "tls-cert": &c.TLSCert, "tls-key": &c.TLSKey, "admin-addr": &c.AdminAddr, "root-access-key-id": &c.RootAccessKeyID,
+		"account": &c.Account, "tls-cert": &c.TLSCert, "tls-key": &c.TLSKey, "admin-addr": &c.AdminAddr, "vendors-file": &c.VendorsFile, "root-access-key-id": &c.RootAccessKeyID,
 	}
 	flags := map[string]*bool{"dev": &c.Dev, "behind-tls-proxy": &c.BehindTLSProxy}
 	nets := map[string]*[]netip.Prefix{"trusted-proxy": &c.TrustedProxies, "allow-network": &c.AllowNetworks}

@@ -64,7 +64,7 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 	values := map[string]string{
 		"addr": "127.0.0.1:9999", "public-url": "https://tabard.example.com", "data-dir": "/d", "db": "postgres://u@h/d", "key-file": "/k",
 		"region": "eu-west-1", "account": "123456789012", "dev": "true", "tls-cert": "/c", "tls-key": "/t", "behind-tls-proxy": "true",
-		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16",
+		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16", "vendors-file": "/v",
 	}
 	companions := map[string]string{"tls-cert": "tls-key", "tls-key": "tls-cert", "behind-tls-proxy": "public-url"}
 	inFile := map[string]string{"dev": "true", "behind-tls-proxy": "true", "trusted-proxy": "[10.0.0.0/8, 192.168.1.0/24]", "allow-network": "[10.1.0.0/16]"}

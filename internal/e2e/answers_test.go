@@ -71,9 +71,9 @@ func TestD09_NoAnswerHasRoomForASecret(t *testing.T) {
 		"GetWorkloadAccessTokenResponse.workloadAccessToken": true, "GetWorkloadAccessTokenForJWTResponse.workloadAccessToken": true,
 		"GetWorkloadAccessTokenForUserIdResponse.workloadAccessToken": true, "GetResourceOauth2TokenResponse.accessToken": true,
 		"GetResourceOauth2TokenResponse.authorizationUrl": true, "CreatedAccessKey.secretAccessKey": true,
-		"GetResourceOauth2TokenResponse.sessionUri": true,
+		"GetResourceOauth2TokenResponse.sessionUri": true, "GetResourceApiKeyResponse.apiKey": true,
 		// Operations of the models that this server does not offer; the types are AWS's.
-		"GetResourceApiKeyResponse.apiKey": true, "CoinbaseCdpTokenResponseOutput.bearerToken": true, "CoinbaseCdpTokenResponseOutput.walletAuthToken": true,
+		"CoinbaseCdpTokenResponseOutput.bearerToken": true, "CoinbaseCdpTokenResponseOutput.walletAuthToken": true,
 		"StripePrivyTokenResponseOutput.appId": true, "StripePrivyTokenResponseOutput.authorizationSignature": true,
 		"StripePrivyTokenResponseOutput.basicAuthToken": true, "PrivateKeyJwtConfig.additionalHeaderClaims": true, "PrivateKeyJwtConfig.additionalPayloadClaims": true,
 	}
@@ -210,6 +210,11 @@ func TestD09_ReadingShowsNoSecret(t *testing.T) {
 				made[op] = true
 			}
 		}
+	}
+	apiKey := rand.Text()
+	tr.know(t, "API key", apiKey)
+	for _, op := range []string{"CreateApiKeyCredentialProvider", "UpdateApiKeyCredentialProvider"} {
+		tr.saw(op, w.call(root(), op, map[string]any{"name": "maps", "apiKey": apiKey}).body)
 	}
 	agent := w.principal("agent", "calendar-agent", "agent")
 	tr.know(t, "access key", agent.Secret)

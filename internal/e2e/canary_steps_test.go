@@ -60,6 +60,9 @@ func (h *hunt) hold(w http.ResponseWriter, r *http.Request) {
 // bookings is the good way with a provider that stumbles: consent, a redemption on the second try, hits, refreshes.
 func (h *hunt) bookings(jwt string) {
 	wat := h.mint(jwt)
+	for _, provider := range []string{"maps", "none"} {
+		h.send(h.agent, "GetResourceApiKey", encode(h.t, map[string]any{"workloadIdentityToken": wat, "resourceCredentialProviderName": provider}))
+	}
 	ask, session, address := h.begin(wat)
 	end := h.walk(peer.NewBrowser(h.alice), address)
 	if end.URL.Query().Get("session_id") != session {
@@ -287,7 +290,8 @@ func reads() map[string]map[string]any {
 	return map[string]map[string]any{
 		"GetWorkloadIdentity": {"name": "calendar-agent"}, "ListWorkloadIdentities": {}, "GetOauth2CredentialProvider": {"name": "calendar"},
 		"ListOauth2CredentialProviders": {}, "ListTrustedIssuers": {}, "ListPrincipals": {}, "ListAccessKeys": {"principalName": "agent"},
-		"ListAuditRecords": {"maxResults": 1000},
+		"ListAuditRecords": {"maxResults": 1000}, "ListApiKeyCredentialProviders": {}, "GetTokenVault": {},
+		"GetApiKeyCredentialProvider": {"name": "maps"},
 	}
 }
 

@@ -32,6 +32,7 @@ type hunt struct {
 // entitled are the members of answers that carry a secret by design, with the kind that may be in them.
 var entitled = map[string]string{
 	"accessToken": "access token", "workloadAccessToken": "WAT", "authorizationUrl": "session", "sessionUri": "session", "secretAccessKey": "access key",
+	"apiKey": "API key",
 }
 
 // TestG01_CanaryNothingSecretAnywhere drives the whole product, failures included, and searches everything that it
@@ -51,7 +52,7 @@ func TestG01_CanaryNothingSecretAnywhere(t *testing.T) {
 		h.sweep()
 		for _, kind := range []string{
 			"root key", "access key", "client secret", "JWT", "WAT", "session", "state", "code", "verifier", "cookie", "access token",
-			"refresh token", "custom state", "custom parameter", "subject", "server key",
+			"refresh token", "custom state", "custom parameter", "subject", "server key", "API key",
 		} {
 			if h.kinds()[kind] == 0 {
 				t.Errorf("no %s went through the product: the test has lost its way", kind)
@@ -94,6 +95,9 @@ func newHunt(t *testing.T, db string) *hunt {
 	h.agent, h.app = h.principal("agent", "calendar-agent", "agent"), h.principal("app", "calendar-agent", "consent-app")
 	h.know(t, "access key", h.agent.Secret)
 	h.know(t, "access key", h.app.Secret)
+	apiKey := rand.Text()
+	h.know(t, "API key", apiKey)
+	h.tell(root(), "CreateApiKeyCredentialProvider", map[string]any{"name": "maps", "apiKey": apiKey})
 	return h
 }
 

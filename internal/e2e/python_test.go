@@ -9,7 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/e2e/peer"
 )
 
-// script prepares a Python script that uses key k at this server.
+// script prepares a script of test/python or test/js that uses key k at this server.
 func (w *world) script(name string, k key, settings map[string]string) peer.Script {
 	env := peer.AWSEnv(w.server.URL(), daemon.DefaultRegion, k.ID, k.Secret)
 	maps.Copy(env, settings)
@@ -19,66 +19,72 @@ func (w *world) script(name string, k key, settings map[string]string) peer.Scri
 // TestPythonEveryOperation calls all operations through boto3, which asserts shapes, times and errors itself.
 func TestPythonEveryOperation(t *testing.T) {
 	peer.Python(t)
-	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
-		w.trust()
-		w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
-		events := w.script("operations.py", root(), map[string]string{
-			"DISCOVERY_URL": w.idp.DiscoveryURL(), "CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret,
-			"M2M_SCOPE": "calendar.read", "USER_TOKEN": w.login("alice"),
-		}).Start(t).Wait(t)
-		if last := events[len(events)-1]; last.String("event") != "done" || last["count"] != 15.0 {
-			t.Errorf("the script ended with %v", last)
-		}
-	})
+	engines(t, func(t *testing.T, db string) { everyOperation(t, db, suitePy, "operations.py") })
+}
+
+// everyOperation runs a script that calls all operations and asserts what they answer.
+func everyOperation(t *testing.T, db, suite, script string) {
+	t.Helper()
+	w := newWorld(t, db)
+	w.trust()
+	w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
+	events := w.script(script, root(), map[string]string{
+		"DISCOVERY_URL": w.idp.DiscoveryURL(), "CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret,
+		"M2M_SCOPE": "calendar.read", "USER_TOKEN": w.login("alice"),
+	}).Start(t).Wait(t)
+	wantChecked(t, suite, awsOperation, events)
 }
 
 // TestPythonRequiresAccessToken is the flow as an agent's author writes it: boto3, and @requires_access_token of the
 // official package with its own poller, against a provider that rotates.
 func TestPythonRequiresAccessToken(t *testing.T) {
 	peer.Python(t)
-	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
-		w.trust()
-		w.workload("calendar-agent")
-		w.provider("calendar")
-		jwt := w.login("alice")
+	engines(t, func(t *testing.T, db string) { officialFlow(t, db, "threelo.py", "complete.py") })
+}
 
-		// 1. The agent asks, and nobody has consented yet.
-		agent := w.script("threelo.py", w.principal("agent", "calendar-agent", "agent"), map[string]string{
-			"WORKLOAD": "calendar-agent", "USER_TOKEN": jwt, "PROVIDER": "calendar", "RETURN_URL": returnURL,
-			"SCOPES": "openid offline_access calendar.write", "CUSTOM_STATE": "of the browser's session",
-			"CUSTOM_PARAMETERS": `{"prompt":"consent"}`,
-		}).Start(t)
-		authURL := agent.Next(t, "auth_url").String("url")
+// officialFlow is the 3LO flow where one script is the agent and another the application behind the return URL.
+func officialFlow(t *testing.T, db, agentScript, completeScript string) {
+	t.Helper()
+	w := newWorld(t, db)
+	w.trust()
+	w.workload("calendar-agent")
+	w.provider("calendar")
+	jwt := w.login("alice")
 
-		// 2. Alice consents in her browser, and the application says who sat there.
-		end := peer.NewBrowser("alice").Walk(t, authURL, returnURL)
-		q := end.URL.Query()
-		if q.Get("session_id") == "" || q.Get("state") != "of the browser's session" {
-			t.Fatalf("the browser ended at %s %d\n%s", end.URL.Path, end.Status, end.Body)
-		}
-		if n := len(w.redemptions()); n != 0 {
-			t.Errorf("%d codes redeemed before the user was confirmed, want 0", n)
-		}
-		w.script("complete.py", w.principal("app", "calendar-agent", "consent-app"), map[string]string{
-			"SESSION_URI": q.Get("session_id"), "USER_TOKEN": jwt,
-		}).Start(t).Wait(t)
+	// 1. The agent asks, and nobody has consented yet.
+	agent := w.script(agentScript, w.principal("agent", "calendar-agent", "agent"), map[string]string{
+		"WORKLOAD": "calendar-agent", "USER_TOKEN": jwt, "PROVIDER": "calendar", "RETURN_URL": returnURL,
+		"SCOPES": "openid offline_access calendar.write", "CUSTOM_STATE": "of the browser's session",
+		"CUSTOM_PARAMETERS": `{"prompt":"consent"}`,
+	}).Start(t)
+	authURL := agent.Next(t, "auth_url").String("url")
 
-		// 3. The first call gets the token by polling, the second from the vault, with no prompt.
-		first, second := agent.Next(t, "token"), agent.Next(t, "token")
-		agent.Wait(t)
-		if first["asked"] != true || second["asked"] != false || first.String("fingerprint") != second.String("fingerprint") {
-			t.Errorf("got %v and %v, want the same token, asked for once", first, second)
-		}
-		all := w.redemptions()
-		if len(all) != 1 || all[0].Result != "ok" || !all[0].PKCE || all[0].AccessToken != first.String("fingerprint") {
-			t.Errorf("the provider saw %+v, want one redemption with PKCE that gave the agent's token", all)
-		}
-		if strings.Contains(agent.Output(), "Traceback") {
-			t.Error(agent.Output())
-		}
-	})
+	// 2. Alice consents in her browser, and the application says who sat there.
+	end := peer.NewBrowser("alice").Walk(t, authURL, returnURL)
+	q := end.URL.Query()
+	if q.Get("session_id") == "" || q.Get("state") != "of the browser's session" {
+		t.Fatalf("the browser ended at %s %d\n%s", end.URL.Path, end.Status, end.Body)
+	}
+	if n := len(w.redemptions()); n != 0 {
+		t.Errorf("%d codes redeemed before the user was confirmed, want 0", n)
+	}
+	w.script(completeScript, w.principal("app", "calendar-agent", "consent-app"), map[string]string{
+		"SESSION_URI": q.Get("session_id"), "USER_TOKEN": jwt,
+	}).Start(t).Wait(t)
+
+	// 3. The first call gets the token by polling, the second from the vault, with no prompt.
+	first, second := agent.Next(t, "token"), agent.Next(t, "token")
+	agent.Wait(t)
+	if first["asked"] != true || second["asked"] != false || first.String("fingerprint") != second.String("fingerprint") {
+		t.Errorf("got %v and %v, want the same token, asked for once", first, second)
+	}
+	all := w.redemptions()
+	if len(all) != 1 || all[0].Result != "ok" || !all[0].PKCE || all[0].AccessToken != first.String("fingerprint") {
+		t.Errorf("the provider saw %+v, want one redemption with PKCE that gave the agent's token", all)
+	}
+	if strings.Contains(agent.Output(), "Traceback") {
+		t.Error(agent.Output())
+	}
 }
 
 // redemptions returns the token requests of Tabard's client with a code.

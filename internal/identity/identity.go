@@ -25,32 +25,36 @@ type Vault interface {
 	UserRef(ctx context.Context, data []byte) ([]byte, error)
 	// Seal seals under the keyset of the account's vault.
 	Seal(ctx context.Context, ref vault.Ref, text secret.Text) (vault.Sealed, error)
+	// Open opens what Seal made under the same ref.
+	Open(ctx context.Context, ref vault.Ref, s vault.Sealed) (secret.Text, error)
 }
 
 // Config is what a Service needs. Store, Vault, Guard, Keys and Issuer are required.
 type Config struct {
-	Store   Store
-	Vault   Vault
-	Guard   *access.Guard
-	Keys    KeySource
-	Issuer  string // the server's public URL: workload access tokens of another one do not open
-	Region  string
-	Now     func() time.Time // time.Now by default
-	Dev     bool             // trust every issuer on loopback, and allow issuers with plain http there
-	Issuers []Issuer         // from the configuration file. One without an Account is trusted in every account.
+	Store    Store
+	Vault    Vault
+	Guard    *access.Guard
+	Keys     KeySource
+	Issuer   string // the server's public URL: workload access tokens of another one do not open
+	Region   string
+	Now      func() time.Time // time.Now by default
+	Dev      bool             // trust every issuer on loopback, and allow issuers with plain http there
+	UserInfo UserInfoSource   // nil where no issuer is to be asked who a user is
+	Issuers  []Issuer         // from the configuration file. One without an Account is trusted in every account.
 }
 
 // Service answers who is who. Every method that takes a caller decides and records through the Guard itself.
 type Service struct {
-	store  Store
-	vault  Vault
-	guard  *access.Guard
-	keys   *keyring
-	issuer string
-	region string
-	now    func() time.Time
-	dev    bool
-	config []Issuer // sorted by URL
+	store    Store
+	vault    Vault
+	guard    *access.Guard
+	keys     *keyring
+	userInfo UserInfoSource // nil where no issuer is asked
+	issuer   string
+	region   string
+	now      func() time.Time
+	dev      bool
+	config   []Issuer // sorted by URL
 
 	roots sync.Mutex // held while a root principal is disabled, so that one enabled root remains
 }
@@ -68,7 +72,7 @@ func New(c Config) (*Service, error) {
 	}
 	s := &Service{
 		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
-		keys: newKeyring(c.Keys, c.Now),
+		keys: newKeyring(c.Keys, c.Now), userInfo: c.UserInfo,
 	}
 	config, err := configIssuers(c.Issuers, c.Dev)
 	if err != nil {

@@ -40,8 +40,11 @@ type Token struct {
 	UserRef     string
 	Issued      time.Time
 	Expires     time.Time
-	Expired     bool   // it may still poll the session that it opened, and nothing else
-	Hash        string // SHA-256 of the token's text, hexadecimal
+	Expired     bool      // it may still poll the session that it opened, and nothing else
+	Hash        string    // SHA-256 of the token's text, hexadecimal
+	AuthTime    time.Time // when the user logged in, zero where the user's token did not say
+
+	retained *retained // nil where the user's token was not kept
 }
 
 // Asserted reports whether the user was named by the caller, not proven.
@@ -54,11 +57,11 @@ func (s *Service) MintToken(ctx context.Context, caller access.Caller, workloadN
 	if err != nil {
 		return Minted{}, err
 	}
-	return s.mint(ctx, receipt, w, User{}, s.now().Add(TokenLife))
+	return s.mint(ctx, receipt, w, tokenBody{expires: s.now().Add(TokenLife)})
 }
 
 // MintTokenForJWT mints a token for the user whom the JWT proves. Two records are made: the decision, and then who
-// the user is or why the JWT was turned away. Errors: as MintToken, then as VerifyUser.
+// the user is or why the JWT was turned away. The JWT is kept where retain says so. Errors: as MintToken, then as VerifyUser.
 func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, workloadName string, jwt secret.Text) (Minted, error) {
 	const action = access.GetWorkloadAccessTokenForJWT
 	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, User{})
@@ -87,7 +90,11 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	if verified.Expires.Before(expires) {
 		expires = verified.Expires
 	}
-	minted, err := s.mint(ctx, receipt, w, verified.User, expires)
+	kept, err := s.retain(ctx, w, facts.UserRef, verified, jwt, expires)
+	if err != nil {
+		return Minted{}, err
+	}
+	minted, err := s.mint(ctx, receipt, w, tokenBody{user: verified.User, expires: expires, authenticated: verified.AuthTime, retained: kept})
 	if err != nil {
 		return Minted{}, err
 	}
@@ -108,7 +115,7 @@ func (s *Service) MintTokenForUserID(ctx context.Context, caller access.Caller, 
 	if err != nil {
 		return Minted{}, err
 	}
-	return s.mint(ctx, receipt, w, user, s.now().Add(TokenLife))
+	return s.mint(ctx, receipt, w, tokenBody{user: user, expires: s.now().Add(TokenLife)})
 }
 
 // checkMint decides before it tells whether the workload identity exists. A name that nobody has is decided by the
@@ -138,9 +145,9 @@ func (s *Service) checkMint(ctx context.Context, caller access.Caller, action ac
 	return access.Receipt{}, Workload{}, lookup
 }
 
-// mint seals a token, and lets it go when the record of the decision is durable.
-func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, u User, expires time.Time) (Minted, error) {
-	b := tokenBody{workload: w.UID, generation: w.Generation, user: u, issued: s.now(), expires: expires}
+// mint seals a token of the user and expiry in b, and lets it go when the record of the decision is durable.
+func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, b tokenBody) (Minted, error) {
+	b.workload, b.generation, b.issued = w.UID, w.Generation, s.now()
 	_, _ = rand.Read(b.id[:]) // never fails
 	sealed, err := s.vault.SealServer(ctx, vault.RingTokens, s.tokenContext(w.Account), b.encode())
 	if err != nil {
@@ -150,7 +157,7 @@ func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, 
 		return Minted{}, err
 	}
 	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(sealed)
-	return Minted{Token: secret.New(text), Expires: time.UnixMilli(expires.UnixMilli())}, nil
+	return Minted{Token: secret.New(text), Expires: time.UnixMilli(b.expires.UnixMilli())}, nil
 }
 
 // OpenToken opens a workload access token and finds its workload identity, alive and of the same generation. It
@@ -191,6 +198,7 @@ func (s *Service) OpenToken(ctx context.Context, account access.Account, wat sec
 	return Token{
 		Account: account, WorkloadUID: b.workload, Generation: b.generation, User: b.user, UserRef: ref,
 		Issued: b.issued, Expires: b.expires, Expired: !s.now().Before(b.expires), Hash: hex.EncodeToString(sum[:]),
+		AuthTime: b.authenticated, retained: b.retained,
 	}, w, nil
 }
 

@@ -102,6 +102,8 @@ type Store interface {
 	PrincipalStore
 	WorkloadStore
 	IssuerStore
+	LoginStore
+	AssertionStore
 }
 
 // PrincipalStore keeps principals and their access keys.
@@ -131,6 +133,8 @@ type WorkloadStore interface {
 	Workload(ctx context.Context, account access.Account, name string) (Workload, error)
 	WorkloadByUID(ctx context.Context, account access.Account, uid string) (Workload, error)
 	Workloads(ctx context.Context, account access.Account, after string, limit int) ([]Workload, error)
+	// DeletedWorkload finds the one of that name that was deleted last.
+	DeletedWorkload(ctx context.Context, account access.Account, name string) (Workload, error)
 	// SwapWorkload replaces the row of w.UID where its version is still oldVersion, else returns Conflict. It is how
 	// a workload identity is changed, deleted (Deleted set) and restored.
 	SwapWorkload(ctx context.Context, w Workload, oldVersion int64) error

@@ -22,6 +22,8 @@ type VerifiedUser struct {
 	User
 	Expires  time.Time // of the token
 	AuthTime time.Time // when the user logged in, zero where the token does not say
+
+	userInfo bool // the issuer was added with UserInfo
 }
 
 // VerifyUser checks a user's JWT for use with the workload identity of the given name: an issuer trusted in the
@@ -97,7 +99,7 @@ func (i trust) accept(t jws.Token, now time.Time) (VerifiedUser, error) {
 	}
 	return VerifiedUser{
 		User:    User{Kind: JWTUser, Issuer: i.URL, Subject: sub},
-		Expires: at.expires, AuthTime: at.authenticated,
+		Expires: at.expires, AuthTime: at.authenticated, userInfo: i.UserInfo,
 	}, nil
 }
 

@@ -21,8 +21,9 @@ const (
 	Asserted = "asserted" // value of TagAssurance: also users whom the calling agent names
 )
 
-// swapTries bounds how often a change is tried again after somebody else's.
-const swapTries = 3
+// swapTries bounds how often a change is tried again after somebody else's. Each round one of those who race gets
+// through, so it is how many may race.
+const swapTries = 10
 
 // NewWorkload says what workload identity to create. The caller has checked the contract's constraints on Name.
 type NewWorkload struct {
@@ -91,11 +92,12 @@ func (s *Service) UpdateWorkload(ctx context.Context, caller access.Caller, name
 	if err != nil {
 		return Workload{}, err
 	}
-	return s.swapWorkload(ctx, w, func(w *Workload) {
+	return s.swapWorkload(ctx, w, func(w *Workload) error {
 		if returnURLs != nil {
 			w.ReturnURLs = urls
 		}
 		w.Updated = s.now()
+		return nil
 	})
 }
 
@@ -106,10 +108,11 @@ func (s *Service) DeleteWorkload(ctx context.Context, caller access.Caller, name
 	if err != nil {
 		return err
 	}
-	_, err = s.swapWorkload(ctx, w, func(w *Workload) {
+	_, err = s.swapWorkload(ctx, w, func(w *Workload) error {
 		w.Generation++
 		w.Updated = s.now()
 		w.Deleted = w.Updated
+		return nil
 	})
 	return err
 }
@@ -127,11 +130,15 @@ func (s *Service) permitWorkload(ctx context.Context, caller access.Caller, acti
 	return w, lookup
 }
 
-// swapWorkload applies change, again on what it finds where somebody else was first.
-func (s *Service) swapWorkload(ctx context.Context, w Workload, change func(*Workload)) (Workload, error) {
+// swapWorkload applies change, again on what it finds where somebody else was first. The slices and maps of what it is
+// given belong to a cache: change replaces them and does not write to them. It is written even where nothing changed:
+// what a cache says may be a second old.
+func (s *Service) swapWorkload(ctx context.Context, w Workload, change func(*Workload) error) (Workload, error) {
 	for try := 1; ; try++ {
 		next := w
-		change(&next)
+		if err := change(&next); err != nil {
+			return Workload{}, err
+		}
 		next.Version = w.Version + 1
 		err := s.store.SwapWorkload(ctx, next, w.Version)
 		if err == nil {

@@ -1,4 +1,5 @@
-// Package jws reads one signed token (RFC 7515, RFC 7519) strictly, and the key sets that verify it.
+// Package jws reads one signed token (RFC 7515, RFC 7519) strictly, with the key sets that verify it, and signs with keys
+// of our own.
 //
 // Security argument: a token comes from anybody, and its header is written by whoever made it. So the header chooses
 // nothing: it may name an algorithm of a fixed list and the id of a key, and whatever would bring a key, fetch one or

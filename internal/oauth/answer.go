@@ -29,16 +29,16 @@ const (
 //   - 5xx, 429, 408, 425: Busy, with the error code where the body has one.
 //   - 4xx and 3xx: Rejected. Where the body is no RFC 6749 §5.2 error, Code is "": the provider said no, and not to
 //     the grant, as with a wrong address or a firewall's page.
-//   - 2xx with a member "error": Rejected (GitHub and Slack do that).
+//   - 2xx with a member "error", or with the vendor's own sign of failure: Rejected (GitHub and Slack do that).
 //   - 2xx with a token: the grant.
 //   - All else: Unknown. The provider may have taken the grant.
 func classify(a answer, v broker.Vendor, sent []secret.Text) (broker.Grant, error) {
 	var members map[string]json.RawMessage
 	err := a.err
 	if err == nil {
-		members, err = parseObject(a.body)
+		members, err = parseAnswer(a.body, v)
 	}
-	code, description, failed := parseError(members, sent)
+	code, description, failed := parseError(members, v, sent)
 	e := &broker.UpstreamError{Status: a.status, Code: code, Description: description, Err: err}
 	switch s := a.status; {
 	case s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s == http.StatusTooEarly:
@@ -49,7 +49,7 @@ func classify(a answer, v broker.Vendor, sent []secret.Text) (broker.Grant, erro
 		e.Kind = broker.Rejected
 	case s < 200 || err != nil:
 		e.Kind = broker.Unknown
-	case failed:
+	case failed, notOK(members, v):
 		e.Kind = broker.Rejected
 	default:
 		grant, err := parseGrant(members, v)
@@ -107,10 +107,15 @@ func text(members map[string]json.RawMessage, name string) (s string, ok bool) {
 }
 
 // parseError reads RFC 6749 §5.2. failed is true where there is an error, even one we cannot read.
-func parseError(members map[string]json.RawMessage, sent []secret.Text) (code, description string, failed bool) {
+// A vendor that describes errors in a member of its own may do so without a code.
+func parseError(members map[string]json.RawMessage, v broker.Vendor, sent []secret.Text) (code, description string, failed bool) {
 	code, ok := text(members, "error")
 	failed = !ok || code != ""
-	if !failed {
+	name := "error_description"
+	if v.MessageName != "" {
+		name = v.MessageName
+	}
+	if !failed && v.MessageName == "" {
 		return "", "", false
 	}
 	if len(code) > maxErrorCode || strings.ContainsFunc(code, notErrorChar) {
@@ -119,8 +124,8 @@ func parseError(members map[string]json.RawMessage, sent []secret.Text) (code, d
 	if code != redact(code, sent) {
 		code = ""
 	}
-	description, _ = text(members, "error_description")
-	return code, clean(description, sent), true
+	description, _ = text(members, name)
+	return code, clean(description, sent), failed
 }
 
 // notErrorChar: RFC 6749 appendix A.7, without the space, which no registered code has.
@@ -161,26 +166,35 @@ func redact(s string, sent []secret.Text) string {
 // parseGrant reads RFC 6749 §5.1. What is wrong with the token itself is an error. What is wrong beside it is not: a
 // provider that writes expires_in its own way has still used up the code.
 func parseGrant(members map[string]json.RawMessage, v broker.Vendor) (broker.Grant, error) {
-	access, ok := text(members, "access_token")
+	object, nested, err := tokenObject(members, v)
+	if err != nil {
+		return broker.Grant{}, err
+	}
+	access, ok := text(object, "access_token")
 	if !ok || access == "" || strings.ContainsFunc(access, notTokenChar) {
 		return broker.Grant{}, errors.New("the answer has no usable access_token")
 	}
-	refresh, ok := text(members, "refresh_token")
+	refresh, ok := text(object, "refresh_token")
 	if !ok || strings.ContainsFunc(refresh, notTokenChar) {
 		return broker.Grant{}, errors.New("the answer has no usable refresh_token")
 	}
 	// token_type is required, but some leave it out. We send no key that another type could be bound to, so its
-	// absence can only mean Bearer. Any other value is refused (threat E16).
-	kind, ok := text(members, "token_type")
-	if !ok || kind != "" && !strings.EqualFold(kind, "Bearer") {
+	// absence can only mean Bearer. Any other value is refused (threat E16), but for a vendor's own names of Bearer.
+	kind, ok := text(object, "token_type")
+	if !ok || !bearer(kind, v) {
 		return broker.Grant{}, errors.New("the answer's token_type is not Bearer")
+	}
+	granted := scopes(object["scope"], separator(v)+v.AnswerSeparator)
+	if nested {
+		granted = v.OfUser(granted)
 	}
 	return broker.Grant{
 		AccessToken:  secret.New(access),
 		RefreshToken: secret.New(refresh),
 		TokenType:    "Bearer",
-		ExpiresIn:    expiry(members["expires_in"]),
-		Scopes:       scopes(members["scope"], separator(v)),
+		ExpiresIn:    expiry(object["expires_in"]),
+		Scopes:       granted,
+		Attributes:   attributes(members, v),
 	}, nil
 }
 

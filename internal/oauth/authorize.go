@@ -44,9 +44,7 @@ func (c *Client) AuthorizationURL(e broker.Endpoints, p broker.Provider, v broke
 	query.Set("client_id", p.ClientID)
 	query.Set("redirect_uri", r.RedirectURI)
 	query.Set("state", r.State.Expose())
-	if len(r.Scopes) > 0 {
-		query.Set("scope", strings.Join(r.Scopes, separator(v)))
-	}
+	setScopes(query, v, r.Scopes)
 	if !v.NoPKCE {
 		if r.Verifier.IsZero() {
 			return "", fault.New(fault.Internal, "an authorization request without a PKCE verifier")
@@ -94,7 +92,7 @@ func reserved(name string) bool {
 	case "response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce", "request", "request_uri",
 		"code_challenge", "code_challenge_method", "resource",
 		"grant_type", "code", "code_verifier", "refresh_token", "client_secret", "client_assertion", "client_assertion_type",
-		"username", "password", "assertion":
+		"username", "password", "assertion", "subject_token", "actor_token", "actor_token_type":
 		return true
 	}
 	return false

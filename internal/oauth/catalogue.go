@@ -3,11 +3,13 @@ package oauth
 import (
 	_ "embed" // for the catalogue's data
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/tabard-id/tabard/internal/broker"
 )
@@ -40,12 +42,25 @@ type row struct {
 	AuthorizationEndpoint string            `json:"authorizationEndpoint"` // "": not fixed
 	TokenEndpoint         string            `json:"tokenEndpoint"`         // "": not fixed
 	Tenant                bool              `json:"tenant"`                // false: endpoints are fixed, or the operator's own
+	DefaultTenant         string            `json:"defaultTenant"`         // "": {tenantId} is not in the endpoints
 	AuthMethod            broker.AuthMethod `json:"authMethod"`            // required
 	NoPKCE                bool              `json:"noPkce"`                // false: S256 is sent
 	ScopeSeparator        string            `json:"scopeSeparator"`        // " "
+	AnswerSeparator       string            `json:"answerSeparator"`       // as scopeSeparator
 	ScopeAliases          map[string]string `json:"scopeAliases"`          // none
+	UserScopes            string            `json:"userScopes"`            // "": all scopes are the user's
 	AuthorizeParams       map[string]string `json:"authorizeParams"`       // none
+	TokenHeaders          map[string]string `json:"tokenHeaders"`          // none
+	JSONBody              bool              `json:"jsonBody"`              // false: a form
+	FormAnswer            bool              `json:"formAnswer"`            // false: answers are JSON
+	OKMember              string            `json:"okMember"`              // "": the status says it
+	MessageName           string            `json:"messageName"`           // "error_description"
+	GrantErrors           []string          `json:"grantErrors"`           // invalid_grant only
+	TokenMember           string            `json:"tokenMember"`           // "": the answer itself
+	TokenTypes            []string          `json:"tokenTypes"`            // Bearer only
+	Attributes            []string          `json:"attributes"`            // none
 	Rotation              broker.Rotation   `json:"rotation"`              // "unknown"
+	Revocation            string            `json:"revocation"`            // "": nowhere. Relative to the token endpoint
 	OpenID                bool              `json:"openId"`                // false
 	Verified              Verification      `json:"verified"`              // required
 	Sources               []string          `json:"sources"`               // where the entry was read
@@ -55,6 +70,41 @@ type row struct {
 // NewCatalogue reads the embedded catalogue. It fails only where that is malformed.
 func NewCatalogue() (*Catalogue, error) { return parseCatalogue(catalogueJSON) }
 
+// WithOperators returns the catalogue with an operator's own vendors after its own. They are data of the same form and
+// under the same rules (threat L03): endpoints are fixed and https, or a tenant's; the configuration's member is
+// includedOauth2ProviderConfig; and no name of a built-in vendor is taken.
+func (c *Catalogue) WithOperators(data []byte) (*Catalogue, error) {
+	if len(data) > maxCatalogue {
+		return nil, fmt.Errorf("catalogue: it is larger than %d bytes", maxCatalogue)
+	}
+	if !utf8.Valid(data) {
+		return nil, errors.New("catalogue: it is not UTF-8")
+	}
+	own, err := parseCatalogue(string(data))
+	if err != nil {
+		return nil, err
+	}
+	all := &Catalogue{vendors: slices.Clone(c.vendors), verified: maps.Clone(c.verified)}
+	for _, v := range own.vendors {
+		switch _, taken := all.verified[v.Name]; {
+		case taken:
+			return nil, fmt.Errorf("catalogue: %q is a built-in vendor and cannot be replaced", v.Name)
+		case v.Config != operatorsConfig:
+			return nil, fmt.Errorf("catalogue: %q: config is %s for a vendor of your own", v.Name, operatorsConfig)
+		case v.TokenEndpoint == "" && !v.Tenant:
+			return nil, fmt.Errorf("catalogue: %q: give its endpoints, or say tenant", v.Name)
+		}
+		all.verified[v.Name] = own.verified[v.Name]
+		all.vendors = append(all.vendors, v)
+	}
+	return all, nil
+}
+
+const (
+	maxCatalogue    = 1 << 20
+	operatorsConfig = "includedOauth2ProviderConfig"
+)
+
 func parseCatalogue(data string) (*Catalogue, error) {
 	d := json.NewDecoder(strings.NewReader(data))
 	d.DisallowUnknownFields()
@@ -63,7 +113,7 @@ func parseCatalogue(data string) (*Catalogue, error) {
 		return nil, fmt.Errorf("catalogue: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("catalogue: text after the end")
+		return nil, errors.New("catalogue: text after the end")
 	}
 	c := &Catalogue{verified: map[string]Verification{}}
 	for _, r := range rows {
@@ -85,54 +135,6 @@ func parseCatalogue(data string) (*Catalogue, error) {
 	return c, nil
 }
 
-func (r row) check() error {
-	fixed := r.Issuer != "" || r.AuthorizationEndpoint != "" || r.TokenEndpoint != ""
-	strict := new(Client)
-	for _, s := range []string{r.Issuer, r.AuthorizationEndpoint, r.TokenEndpoint} {
-		if fixed {
-			if _, err := strict.parseURL(s); err != nil {
-				return fmt.Errorf("endpoint %q: %w", s, err)
-			}
-		}
-	}
-	switch {
-	case r.Name == "" || r.Config == "":
-		return fmt.Errorf("name and config are required")
-	case r.Tenant && fixed:
-		return fmt.Errorf("a tenant's endpoints cannot be fixed")
-	case !slices.Contains([]broker.AuthMethod{broker.AuthBasic, broker.AuthPost, broker.AuthNone}, r.AuthMethod):
-		return fmt.Errorf("authMethod %q", r.AuthMethod)
-	case !slices.Contains([]broker.Rotation{broker.RotationUnknown, broker.RotationNone, broker.RotationStrict}, r.Rotation):
-		return fmt.Errorf("rotation %q", r.Rotation)
-	case !slices.Contains([]Verification{ByDocumentation, ByScript, ByReality}, r.Verified):
-		return fmt.Errorf("verified %q", r.Verified)
-	}
-	for name := range r.AuthorizeParams {
-		if reserved(name) {
-			return fmt.Errorf("authorizeParams has %q, which the broker sets", name)
-		}
-	}
-	return nil
-}
-
-func (r row) vendor() broker.Vendor {
-	return broker.Vendor{
-		Name:                  r.Name,
-		Config:                r.Config,
-		Issuer:                r.Issuer,
-		AuthorizationEndpoint: r.AuthorizationEndpoint,
-		TokenEndpoint:         r.TokenEndpoint,
-		Tenant:                r.Tenant,
-		AuthMethod:            r.AuthMethod,
-		NoPKCE:                r.NoPKCE,
-		ScopeSeparator:        r.ScopeSeparator,
-		ScopeAliases:          r.ScopeAliases,
-		AuthorizeParams:       r.AuthorizeParams,
-		RefreshRotates:        r.Rotation,
-		OpenID:                r.OpenID,
-	}
-}
-
 // Vendor returns the entry of that exact name. Its maps are the caller's own.
 func (c *Catalogue) Vendor(name string) (broker.Vendor, bool) {
 	for _, v := range c.vendors {
@@ -143,7 +145,7 @@ func (c *Catalogue) Vendor(name string) (broker.Vendor, bool) {
 	return broker.Vendor{}, false
 }
 
-// Vendors returns all entries, in the order of AWS's enum CredentialProviderVendorType.
+// Vendors returns all entries, in the order of AWS's enum CredentialProviderVendorType, and then the operator's own.
 func (c *Catalogue) Vendors() []broker.Vendor {
 	vendors := slices.Clone(c.vendors)
 	for i := range vendors {
@@ -156,6 +158,7 @@ func (c *Catalogue) Vendors() []broker.Vendor {
 func (c *Catalogue) Verified(name string) Verification { return c.verified[name] }
 
 func own(v broker.Vendor) broker.Vendor {
-	v.ScopeAliases, v.AuthorizeParams = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams)
+	v.ScopeAliases, v.AuthorizeParams, v.TokenHeaders = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams), maps.Clone(v.TokenHeaders)
+	v.GrantErrors, v.TokenTypes, v.Attributes = slices.Clone(v.GrantErrors), slices.Clone(v.TokenTypes), slices.Clone(v.Attributes)
 	return v
 }

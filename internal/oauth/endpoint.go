@@ -19,7 +19,8 @@ import (
 // It returns Invalid where the addresses may not be used: not https (plain http to loopback passes in development),
 // with user information or a fragment, no token endpoint, an issuer that is not the one the discovery URL was built
 // from (RFC 8414 §3.3), or metadata that lists PKCE methods without S256; and Unavailable where the document cannot be
-// fetched. Authorization is "" where the metadata names none, as it may for a server without that grant.
+// fetched. Authorization and Revocation are "" where the metadata names none; what it names for Revocation is not looked at
+// before Revoke.
 func (c *Client) Endpoints(ctx context.Context, p broker.Provider) (broker.Endpoints, error) {
 	e := broker.Endpoints{Issuer: p.Issuer, Authorization: p.AuthorizationEndpoint, Token: p.TokenEndpoint}
 	if p.DiscoveryURL != "" {
@@ -30,7 +31,7 @@ func (c *Client) Endpoints(ctx context.Context, p broker.Provider) (broker.Endpo
 		if len(d.PKCEMethods) > 0 && !slices.Contains(d.PKCEMethods, "S256") {
 			return broker.Endpoints{}, fault.New(fault.Invalid, "provider %s cannot be used: its metadata lists PKCE methods without S256", p.Name)
 		}
-		e = broker.Endpoints{Issuer: d.Issuer, Authorization: d.Authorization, Token: d.Token, IssInResponse: d.IssInResponse}
+		e = broker.Endpoints{Issuer: d.Issuer, Authorization: d.Authorization, Token: d.Token, Revocation: d.Revocation, IssInResponse: d.IssInResponse}
 	}
 	if e.Token == "" {
 		return broker.Endpoints{}, fault.New(fault.Invalid, "provider %s has no token endpoint", p.Name)

@@ -28,7 +28,9 @@ type document struct {
 	Issuer        string
 	Authorization string
 	Token         string
+	Revocation    string
 	JWKS          string
+	UserInfo      string
 	PKCEMethods   []string // nil where the metadata does not say
 	IssInResponse bool
 }
@@ -128,6 +130,8 @@ func parseDocument(body []byte) (document, error) {
 		"authorization_endpoint":           &d.Authorization,
 		"token_endpoint":                   &d.Token,
 		"jwks_uri":                         &d.JWKS,
+		"userinfo_endpoint":                &d.UserInfo,
+		"revocation_endpoint":              &d.Revocation,
 		"code_challenge_methods_supported": &d.PKCEMethods,
 		"authorization_response_iss_parameter_supported": &d.IssInResponse,
 	} {

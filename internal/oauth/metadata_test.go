@@ -47,7 +47,7 @@ func (c *clock) advance(d time.Duration) {
 func TestEndpointsByDiscovery(t *testing.T) {
 	server := oauthtest.New(t)
 	c := newClient(t, oauth.Config{Dev: true})
-	want := broker.Endpoints{Issuer: server.URL, Authorization: server.URL + "/authorize", Token: server.URL + "/token", IssInResponse: true}
+	want := broker.Endpoints{Issuer: server.URL, Authorization: server.URL + "/authorize", Token: server.URL + "/token", Revocation: server.URL + "/revoke", IssInResponse: true}
 	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
 		p := provider(server.URL)
 		p.DiscoveryURL = server.URL + path

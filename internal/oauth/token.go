@@ -35,7 +35,11 @@ func (c *Client) Redeem(ctx context.Context, e broker.Endpoints, p broker.Provid
 func (c *Client) Refresh(ctx context.Context, e broker.Endpoints, p broker.Provider, v broker.Vendor, clientSecret, refresh secret.Text, r broker.TokenRequest) (broker.Grant, error) {
 	form := tokenForm("refresh_token", v, r)
 	form.Set("refresh_token", refresh.Expose())
-	return c.exchange(ctx, e, p, v, form, clientSecret, refresh)
+	grant, err := c.exchange(ctx, e, p, v, form, clientSecret, refresh)
+	if v.UserScopes != "" {
+		grant.Scopes = nil // nothing in this answer says whose scopes they are; a refresh changes none
+	}
+	return grant, err
 }
 
 // ClientCredentials asks for a token of the client itself (RFC 6749 §4.4.2), in one request that is never repeated. A
@@ -48,9 +52,7 @@ func tokenForm(grantType string, v broker.Vendor, r broker.TokenRequest) url.Val
 	form := url.Values{}
 	addCustom(form, r.Custom, r.Audiences)
 	form.Set("grant_type", grantType)
-	if len(r.Scopes) > 0 {
-		form.Set("scope", strings.Join(r.Scopes, separator(v)))
-	}
+	setScopes(form, v, r.Scopes)
 	addTargets(form, r.Resources, r.Audiences)
 	return form
 }
@@ -61,13 +63,13 @@ func (c *Client) exchange(ctx context.Context, e broker.Endpoints, p broker.Prov
 	if _, err := c.parseURL(e.Token); err != nil {
 		return broker.Grant{}, fault.Wrap(fault.Invalid, err, "the token endpoint of provider %s cannot be used: %s", p.Name, err)
 	}
-	header := http.Header{
-		"Accept":       {mediaTypeJSON}, // GitHub and others answer in another form without it
-		"Content-Type": {mediaTypeForm},
-		"User-Agent":   {c.agent},
-	}
+	header := c.tokenHeader(p, v)
 	authenticate(header, form, p, v, clientSecret)
-	answer, err := c.post(ctx, e.Token, header, form)
+	body, err := encodeBody(v, form)
+	if err != nil {
+		return broker.Grant{}, fault.Wrap(fault.Internal, err, "the request to provider %s could not be written", p.Name)
+	}
+	answer, err := c.post(ctx, e.Token, header, body)
 	if err != nil {
 		return broker.Grant{}, err
 	}
@@ -78,7 +80,7 @@ func (c *Client) exchange(ctx context.Context, e broker.Endpoints, p broker.Prov
 	return classify(answer, v, sent)
 }
 
-// authenticate adds the client's id and secret the one way the provider is configured for. Trying one way and then
+// authenticate adds the client's id and secret (or assertion, which comes in its place) the one way the provider is configured for. Trying one way and then
 // another, as golang.org/x/oauth2 does, would use the grant twice.
 func authenticate(header http.Header, form url.Values, p broker.Provider, v broker.Vendor, clientSecret secret.Text) {
 	method := p.AuthMethod
@@ -86,8 +88,13 @@ func authenticate(header http.Header, form url.Values, p broker.Provider, v brok
 		method = v.AuthMethod
 	}
 	switch {
+	case method == noClient:
 	case method == broker.AuthNone || clientSecret.IsZero():
 		form.Set("client_id", p.ClientID)
+	case method == broker.AuthPrivateKeyJWT: // RFC 7523 §2.2
+		form.Set("client_id", p.ClientID)
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion", clientSecret.Expose())
 	case method == broker.AuthPost:
 		form.Set("client_id", p.ClientID)
 		form.Set("client_secret", clientSecret.Expose())
@@ -105,12 +112,12 @@ type answer struct {
 	err    error
 }
 
-// post sends the form once. Its error is Unsent where no byte of the request was written, else Unknown.
-func (c *Client) post(ctx context.Context, endpoint string, header http.Header, form url.Values) (answer, error) {
+// post sends the body once. Its error is Unsent where no byte of the request was written, else Unknown.
+func (c *Client) post(ctx context.Context, endpoint string, header http.Header, body string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	w := new(watch)
-	req, err := http.NewRequestWithContext(w.trace(ctx), http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(w.trace(ctx), http.MethodPost, endpoint, strings.NewReader(body))
 	if err != nil {
 		return answer{}, &broker.UpstreamError{Kind: broker.Unsent, Err: errURL}
 	}

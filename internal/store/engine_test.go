@@ -42,7 +42,7 @@ func TestReopen(t *testing.T) {
 
 func TestMigrationsRefuse(t *testing.T) {
 	for what, statement := range map[string]string{
-		"newer":     "INSERT INTO migrations (number, name, checksum, applied) VALUES (2, '0002_later.sql', 'x', 0)",
+		"newer":     "INSERT INTO migrations (number, name, checksum, applied) VALUES (9999, '9999_later.sql', 'x', 0)",
 		"different": "UPDATE migrations SET checksum = 'x' WHERE number = 1",
 	} {
 		t.Run(what, func(t *testing.T) {

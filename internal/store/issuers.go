@@ -55,6 +55,9 @@ func (d *DB) Issuers(ctx context.Context, account access.Account, after string, 
 func (d *DB) DeleteIssuer(ctx context.Context, account access.Account, url string) error {
 	n, err := d.exec(ctx, `DELETE FROM issuers WHERE account = $1 AND url = $2`, string(account), url)
 	d.issuers.drop(named{account, url})
+	if err == nil {
+		_, err = d.exec(ctx, `DELETE FROM issuer_logins WHERE account = $1 AND issuer = $2`, string(account), url)
+	}
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, "issuer %q does not exist", url)
 	}

@@ -12,20 +12,24 @@ import (
 
 const providerColumns = `account, uid, name, callback_id, vendor, client_id, auth_method, secret, secret_id, discovery_url,
 	issuer, authorization_endpoint, token_endpoint, response_types, token_auth_methods, pinned, identity, tags, version,
-	created, updated`
+	created, updated, obo, private_key, public_key`
 
 func scanProvider(s scanner) (p broker.Provider, err error) {
-	var responses, methods, tags string
+	var responses, methods, tags, obo string
 	var created, updated int64
 	err = s.Scan((*string)(&p.Account), &p.UID, &p.Name, &p.CallbackID, &p.Vendor, &p.ClientID, (*string)(&p.AuthMethod),
 		(*[]byte)(&p.Secret), &p.SecretID, &p.DiscoveryURL, &p.Issuer, &p.AuthorizationEndpoint, &p.TokenEndpoint, &responses,
-		&methods, &p.Pinned, &p.Identity, &tags, &p.Version, &created, &updated)
+		&methods, &p.Pinned, &p.Identity, &tags, &p.Version, &created, &updated, &obo,
+		(*[]byte)(&p.PrivateKey), &p.PublicKey)
 	if err != nil {
 		return p, err
 	}
-	p.Secret = sealed(p.Secret)
+	p.Secret, p.PrivateKey = sealed(p.Secret), sealed(p.PrivateKey)
 	p.ResponseTypes, p.TokenAuthMethods = decodeList[string](responses, &err), decodeList[broker.AuthMethod](methods, &err)
 	p.Tags = decodeMap[string](tags, &err)
+	if obo != "" {
+		decodeJSON(obo, &p.OnBehalfOf, &err)
+	}
 	p.Created, p.Updated = fromMillis(created), fromMillis(updated)
 	return p, err
 }
@@ -33,16 +37,26 @@ func scanProvider(s scanner) (p broker.Provider, err error) {
 func (d *DB) dropProvider(account access.Account, uid, name string) {
 	d.providers.drop(named{account, name})
 	d.providerUIDs.drop(named{account, uid})
+	d.exchanges.drop(account)
+}
+
+// encodeOBO is how the exchange of users' tokens is stored: JSON, "" for none.
+func encodeOBO(o *broker.OnBehalfOf) string {
+	if o == nil {
+		return ""
+	}
+	return encodeJSON(o)
 }
 
 // CreateProvider implements broker.ProviderStore.
 func (d *DB) CreateProvider(ctx context.Context, p broker.Provider) error {
 	const query = `INSERT INTO providers (` + providerColumns + `)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)`
 	_, err := d.exec(ctx, query, string(p.Account), p.UID, p.Name, p.CallbackID, p.Vendor, p.ClientID, string(p.AuthMethod),
 		blob(p.Secret), p.SecretID, p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint,
 		encodeList(p.ResponseTypes), encodeList(p.TokenAuthMethods), p.Pinned, p.Identity, encodeMap(p.Tags), p.Version,
-		millis(p.Created), millis(p.Updated))
+		millis(p.Created), millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey)
+	d.exchanges.drop(p.Account)
 	return unique(err, "credential provider %q exists already", p.Name)
 }
 
@@ -84,8 +98,8 @@ func (d *DB) SwapProvider(ctx context.Context, p broker.Provider, oldVersion int
 	const lock = `UPDATE providers SET version = version WHERE account = $1 AND uid = $2 AND version = $3 RETURNING identity`
 	const update = `UPDATE providers SET name = $1, callback_id = $2, vendor = $3, client_id = $4, auth_method = $5, secret = $6,
 		secret_id = $7, discovery_url = $8, issuer = $9, authorization_endpoint = $10, token_endpoint = $11, response_types = $12,
-		token_auth_methods = $13, pinned = $14, identity = $15, tags = $16, version = $17, created = $18, updated = $19
-		WHERE account = $20 AND uid = $21`
+		token_auth_methods = $13, pinned = $14, identity = $15, tags = $16, version = $17, created = $18, updated = $19, obo = $20,
+		private_key = $21, public_key = $22 WHERE account = $23 AND uid = $24`
 	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
 		var old string
 		err := s.row(ctx, lock, string(p.Account), p.UID, oldVersion).Scan(&old)
@@ -98,7 +112,8 @@ func (d *DB) SwapProvider(ctx context.Context, p broker.Provider, oldVersion int
 		_, err = s.exec(ctx, update, p.Name, p.CallbackID, p.Vendor, p.ClientID, string(p.AuthMethod), blob(p.Secret), p.SecretID,
 			p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint, encodeList(p.ResponseTypes),
 			encodeList(p.TokenAuthMethods), p.Pinned, p.Identity, encodeMap(p.Tags), p.Version, millis(p.Created),
-			millis(p.Updated), string(p.Account), p.UID)
+			millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey,
+			string(p.Account), p.UID)
 		if err != nil || old == p.Identity {
 			return unique(err, "credential provider %q exists already", p.Name)
 		}

@@ -60,6 +60,8 @@ type DB struct {
 	issuers      cache[named, identity.Issuer]
 	providers    cache[named, broker.Provider]
 	providerUIDs cache[named, broker.Provider]
+	exchanges    cache[access.Account, bool] // whether an account has a provider that exchanges users' tokens
+	apiKeys      cache[named, broker.APIKeyProvider]
 	commits      atomic.Int64 // SQLite: number of the last audit transaction. PostgreSQL: what xids are counted from
 	auditInserts sync.Map     // number of records → text of the INSERT
 }

@@ -134,6 +134,7 @@ func aProvider(a access.Account, uid, name string) broker.Provider {
 	return broker.Provider{
 		Account: a, Name: name, UID: uid, CallbackID: "cb-" + string(a) + uid, Vendor: "CustomOauth2", ClientID: "client",
 		AuthMethod: broker.AuthPost, Secret: vault.Sealed("sealed secret"), SecretID: "AbCdEf", DiscoveryURL: "https://op.example/d",
+		PrivateKey: vault.Sealed("sealed key"), PublicKey: `{"kty":"EC"}`,
 		Issuer: "https://op.example", AuthorizationEndpoint: "https://op.example/a", TokenEndpoint: "https://op.example/t",
 		ResponseTypes: []string{"code"}, TokenAuthMethods: []broker.AuthMethod{broker.AuthBasic, broker.AuthNone},
 		Identity: "identity-1", Tags: map[string]string{"k": "v"}, Version: 1, Created: at, Updated: at.Add(time.Minute),

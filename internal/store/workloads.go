@@ -53,6 +53,14 @@ func (d *DB) Workloads(ctx context.Context, account access.Account, after string
 	return list(ctx, d.engine.read(), scanWorkload, query, string(account), after, limit)
 }
 
+// DeletedWorkload implements identity.WorkloadStore. Of two that were deleted in the same millisecond it finds either.
+func (d *DB) DeletedWorkload(ctx context.Context, account access.Account, name string) (identity.Workload, error) {
+	const query = `SELECT ` + workloadColumns + ` FROM workloads WHERE account = $1 AND name = $2 AND deleted > 0
+		ORDER BY deleted DESC, uid LIMIT 1`
+	w, err := scanWorkload(d.engine.read().row(ctx, query, string(account), name))
+	return or(w, found(err, "no workload identity %q was deleted", name))
+}
+
 // SwapWorkload implements identity.WorkloadStore. Restoring one whose name is taken is a Conflict too.
 func (d *DB) SwapWorkload(ctx context.Context, w identity.Workload, oldVersion int64) error {
 	const query = `UPDATE workloads SET name = $1, generation = $2, return_urls = $3, tags = $4, version = $5, created = $6,

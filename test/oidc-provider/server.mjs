@@ -88,6 +88,8 @@ function settings(config, memory) {
       long: { signed: true },
       short: { signed: true },
     },
+    // Its own dispatcher refuses loopback, which is where the clients' keys are.
+    fetch: (url, { dispatcher: _, ...options }) => globalThis.fetch(url, options),
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     findAccount: async (_ctx, id) => (config.users.includes(id) ? { accountId: id, claims: async () => claims(id) } : undefined),
     features: {

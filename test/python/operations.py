@@ -1,4 +1,4 @@
-"""Every operation of the first release through boto3, with asserts on shapes, times and errors (contract.md §§2, 5, 10).
+"""Every operation that boto3 knows, through boto3, with asserts on shapes, times and errors (contract.md §§2, 5, 10).
 
 Environment: AWS's variables as in threelo.py, with the root key; DISCOVERY_URL, CLIENT_ID and CLIENT_SECRET of a
 running OpenID provider where this client may use client_credentials; M2M_SCOPE (may be empty); USER_TOKEN, a JWT of a
@@ -10,6 +10,8 @@ import datetime
 import uuid
 
 import boto3
+from bedrock_agentcore.identity import requires_api_key
+from bedrock_agentcore.runtime import BedrockAgentCoreContext
 from botocore.exceptions import ClientError
 
 from tell import fingerprint, setting, tell
@@ -247,6 +249,135 @@ def tokens(workload, return_url, provider):
     held("CompleteResourceTokenAuth")
 
 
+def api_keys(workload):
+    name, secret = f"maps_{mark}", f"api-key-{mark}"
+    made = control.create_api_key_credential_provider(name=name, apiKey=secret, tags={"team": "tests"})
+    assert status(made) == 201 and made["name"] == name and made["apiKeySecretSource"] == "MANAGED", made
+    arn = f":token-vault/default/apikeycredentialprovider/{name}"
+    assert made["credentialProviderArn"].endswith(arn), made
+    assert f":secret:bedrock-agentcore-identity!default/apikey/{name}-" in made["apiKeySecretArn"]["secretArn"], made
+    refused(control.create_api_key_credential_provider, "ConflictException", 409,
+            f"Credential provider with name: {name} already exists", name=name, apiKey=secret)
+    refused(control.create_api_key_credential_provider, "ValidationException", 400, "apiKeySecretSource", name="other",
+            apiKeySecretSource="EXTERNAL", apiKeySecretConfig={"secretId": "s", "jsonKey": "k"})
+    refused(control.create_api_key_credential_provider, "ValidationException", 400, "apiKey", name="other")
+    held("CreateApiKeyCredentialProvider")
+
+    got = control.get_api_key_credential_provider(name=name)
+    assert got["apiKeySecretArn"] == made["apiKeySecretArn"] and secret not in repr(got), sorted(got)
+    recent(got)
+    refused(control.get_api_key_credential_provider, "ResourceNotFoundException", 404,
+            f"ApiKeyCredentialProvider not found for none_{mark}", name=f"none_{mark}")
+    held("GetApiKeyCredentialProvider")
+
+    secret += "-2"
+    recent(control.update_api_key_credential_provider(name=name, apiKey=secret))
+    refused(control.update_api_key_credential_provider, "ResourceNotFoundException", 404, name=f"none_{mark}", apiKey="k")
+    held("UpdateApiKeyCredentialProvider")
+
+    others = [f"page_{mark}_{i}" for i in range(3)]
+    for other in others:
+        control.create_api_key_credential_provider(name=other, apiKey="k")
+    paginator = control.get_paginator("list_api_key_credential_providers")
+    pages = list(paginator.paginate(PaginationConfig={"PageSize": 2}))
+    listed = [p["name"] for page in pages for p in page["credentialProviders"]]
+    assert len(pages) >= 2 and len(listed) == len(set(listed)) and {name, *others} <= set(listed), listed
+    refused(control.list_api_key_credential_providers, "ValidationException", 400, maxResults=101)
+    control.list_api_key_credential_providers(maxResults=100)
+    held("ListApiKeyCredentialProviders")
+
+    wat = data.get_workload_access_token(workloadName=workload)["workloadAccessToken"]
+    released = data.get_resource_api_key(workloadIdentityToken=wat, resourceCredentialProviderName=name)
+    assert released["apiKey"] == secret, "another key came out"
+    BedrockAgentCoreContext.set_workload_access_token(wat)
+    decorated = requires_api_key(provider_name=name)(lambda *, api_key: api_key)
+    assert decorated() == secret, "the decorator gave another key"
+    refused(data.get_resource_api_key, "UnauthorizedException", 401, workloadIdentityToken="no token",
+            resourceCredentialProviderName=name)
+    refused(data.get_resource_api_key, "ResourceNotFoundException", 404, "ApiKeyCredentialProvider not found",
+            workloadIdentityToken=wat, resourceCredentialProviderName=f"none_{mark}")
+    held("GetResourceApiKey")
+
+    for other in others:
+        assert status(control.delete_api_key_credential_provider(name=other)) == 204
+    refused(control.delete_api_key_credential_provider, "ResourceNotFoundException", 404, name=others[0])
+    held("DeleteApiKeyCredentialProvider")
+    return made["credentialProviderArn"]
+
+
+def tags(workload, api_key_arn):
+    vault = api_key_arn.split(":token-vault/")[0] + ":token-vault/default"
+    for arn in (api_key_arn, vault, control.get_workload_identity(name=workload)["workloadIdentityArn"]):
+        added = {f"k-{mark}": "a/b c+1", f"l {mark}": ""}
+        assert status(control.tag_resource(resourceArn=arn, tags=added)) == 204
+        got = control.list_tags_for_resource(resourceArn=arn)["tags"]
+        assert added.items() <= got.items(), got
+        assert status(control.untag_resource(resourceArn=arn, tagKeys=[f"l {mark}", "never there"])) == 204
+        left = control.list_tags_for_resource(resourceArn=arn)["tags"]
+        assert left == {k: v for k, v in got.items() if k != f"l {mark}"}, left
+        refused(control.tag_resource, "ServiceQuotaExceededException", 402, "50", resourceArn=arn,
+                tags={f"t{i}": "x" for i in range(50)})
+        refused(control.tag_resource, "ValidationException", 400, "tabard:vault", resourceArn=arn,
+                tags={"tabard:vault": "default"})
+    refused(control.untag_resource, "ResourceNotFoundException", 404, resourceArn=api_key_arn + "-none", tagKeys=["k"])
+    refused(control.list_tags_for_resource, "ResourceNotFoundException", 404, resourceArn=vault.replace("/default", "/x"))
+    held("TagResource")
+    held("UntagResource")
+    held("ListTagsForResource")
+
+
+def token_vault():
+    service = {"keyType": "ServiceManagedKey"}
+    got = control.get_token_vault()
+    assert got["tokenVaultId"] == "default" and got["kmsConfiguration"] == service, got
+    assert abs((datetime.datetime.now(datetime.timezone.utc) - got["lastModifiedDate"]).total_seconds()) < 600, got
+    refused(control.get_token_vault, "ResourceNotFoundException", 404, tokenVaultId="other")
+    held("GetTokenVault")
+    kept = control.set_token_vault_cmk(kmsConfiguration=service)
+    assert kept["kmsConfiguration"] == service and kept["lastModifiedDate"] == got["lastModifiedDate"], kept
+    refused(control.set_token_vault_cmk, "ValidationException", 400, "CustomerManagedKey", kmsConfiguration={
+        "keyType": "CustomerManagedKey", "kmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/" + str(uuid.uuid4())})
+    held("SetTokenVaultCMK")
+
+
+def not_offered():
+    pay = {"name": f"pay_{mark}", "credentialProviderVendor": "StripePrivy", "providerConfigurationInput": {
+        "stripePrivyConfiguration": {"appId": "a", "appSecret": "s", "authorizationId": "i", "authorizationPrivateKey": "k"}}}
+    refused(control.create_payment_credential_provider, "ValidationException", 400, "not offered", **pay)
+    refused(control.update_payment_credential_provider, "ResourceNotFoundException", 404, **pay)
+    refused(control.get_payment_credential_provider, "ResourceNotFoundException", 404, name=pay["name"])
+    refused(control.delete_payment_credential_provider, "ResourceNotFoundException", 404, name=pay["name"])
+    assert control.list_payment_credential_providers()["credentialProviders"] == []
+    refused(data.get_resource_payment_token, "ResourceNotFoundException", 404, workloadIdentityToken="w",
+            resourceCredentialProviderName=pay["name"], paymentTokenRequest={
+                "coinbaseCdpTokenRequest": {"requestMethod": "GET", "requestPath": "/x"}})
+    held("CreatePaymentCredentialProvider")
+    held("UpdatePaymentCredentialProvider")
+    held("GetPaymentCredentialProvider")
+    held("DeletePaymentCredentialProvider")
+    held("ListPaymentCredentialProviders")
+    held("GetResourcePaymentToken")
+
+    arn = control.get_workload_identity(name=workload)["workloadIdentityArn"]
+    refused(control.put_resource_policy, "ValidationException", 400, "not offered", resourceArn=arn, policy="{}")
+    refused(control.get_resource_policy, "ResourceNotFoundException", 404, resourceArn=arn)
+    refused(control.delete_resource_policy, "ResourceNotFoundException", 404, resourceArn=arn)
+    held("PutResourcePolicy")
+    held("GetResourcePolicy")
+    held("DeleteResourcePolicy")
+
+
+def caller():
+    sts = boto3.client("sts", region_name=REGION, endpoint_url=setting("AWS_ENDPOINT_URL_BEDROCK_AGENTCORE"))
+    me = sts.get_caller_identity()
+    assert me["Arn"] == f"arn:aws:iam::{me['Account']}:user/root" and me["UserId"] and len(me["Account"]) == 12, me
+    held("GetCallerIdentity")
+
+
 workload, return_url = workloads()
 tokens(workload, return_url, providers())
+tags(workload, api_keys(workload))
+token_vault()
+not_offered()
+caller()
 tell("done", count=len(checked))

@@ -54,11 +54,21 @@ var formAction = regexp.MustCompile(`<form method="post" action="([^"]+)">`)
 // an application's return URL would get.
 func (b *Browser) Walk(t testing.TB, address, stopAt string) Page {
 	t.Helper()
-	next := func() (*http.Request, error) { return http.NewRequestWithContext(t.Context(), "GET", address, nil) }
+	return b.walk(t, func() (*http.Request, error) { return http.NewRequestWithContext(t.Context(), "GET", address, nil) }, stopAt)
+}
+
+// Submit sends a form, and goes on as Walk does.
+func (b *Browser) Submit(t testing.TB, to string, values url.Values, stopAt string) Page {
+	t.Helper()
+	return b.walk(t, func() (*http.Request, error) { return submit(t, to, values) }, stopAt)
+}
+
+func (b *Browser) walk(t testing.TB, next func() (*http.Request, error), stopAt string) Page {
+	t.Helper()
 	for range 30 {
 		req, err := next()
 		if err != nil {
-			t.Fatalf("%s: %v", address, err)
+			t.Fatalf("an address that no request can be made for: %v", err)
 		}
 		page := b.visit(t, req)
 		target, values := b.answer(page)

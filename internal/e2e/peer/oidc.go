@@ -23,6 +23,7 @@ type Client struct {
 	Secret       string
 	RedirectURIs []string // none: the client can do client_credentials only
 	AuthMethod   string   // token_endpoint_auth_method; client_secret_basic when empty
+	JWKSURI      string   // where the client publishes its keys, for private_key_jwt; it has no secret then
 }
 
 // OIDCConfig says what the provider knows. The zero value has no client and the users alice and bob.
@@ -263,6 +264,10 @@ func (c Client) wire() map[string]any {
 	}
 	if c.AuthMethod == "" {
 		w["token_endpoint_auth_method"] = "client_secret_basic"
+	}
+	if c.JWKSURI != "" {
+		w["token_endpoint_auth_method"], w["jwks_uri"] = "private_key_jwt", c.JWKSURI
+		delete(w, "client_secret")
 	}
 	if len(c.RedirectURIs) == 0 {
 		w["redirect_uris"] = []string{}

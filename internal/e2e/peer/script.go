@@ -15,10 +15,10 @@ import (
 // scriptPatience bounds one wait for a script: the official decorator alone sleeps 5 s before its first poll.
 const scriptPatience = 90 * time.Second
 
-// Script is a program under test/python that plays an agent's author: configured by environment only, it prints one
-// JSON object a line with a member "event".
+// Script is a program under test/python or test/js that plays an agent's author: configured by environment only, it
+// prints one JSON object a line with a member "event".
 type Script struct {
-	Name string            // threelo.py
+	Name string            // threelo.py runs in Python, threelo.mjs in Node.js
 	Args []string          // after the script's name
 	Env  map[string]string // all that it gets, besides a path, an empty home and no metadata service
 }
@@ -39,12 +39,13 @@ func (e Event) String(name string) string {
 	return s
 }
 
-// AWSEnv is the environment that sends boto3 and bedrock-agentcore to a server at endpoint, with an access key. Settings
-// of one script are added to it.
+// AWSEnv is the environment that sends the AWS SDKs and bedrock-agentcore to a server at endpoint, with an access key.
+// Settings of one script are added to it.
 func AWSEnv(endpoint, region, accessKeyID, secretAccessKey string) map[string]string {
 	return map[string]string{
 		"AWS_ENDPOINT_URL_BEDROCK_AGENTCORE":         endpoint,
 		"AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL": endpoint,
+		"AWS_ENDPOINT_URL_TABARD":                    endpoint,
 		"BEDROCK_AGENTCORE_DP_ENDPOINT":              endpoint,
 		"BEDROCK_AGENTCORE_CP_ENDPOINT":              endpoint,
 		"AWS_REGION":                                 region,
@@ -53,12 +54,21 @@ func AWSEnv(endpoint, region, accessKeyID, secretAccessKey string) map[string]st
 	}
 }
 
-// Start runs the script with the Python of the virtual environment. It is killed when the test ends.
+// runtime returns what runs the script, and the script's path.
+func (s Script) runtime(t testing.TB) (program, path string) {
+	t.Helper()
+	if filepath.Ext(s.Name) == ".mjs" {
+		return Node(t), filepath.Join(Root(t), "test", "js", s.Name)
+	}
+	return Python(t), filepath.Join(Root(t), "test", "python", s.Name)
+}
+
+// Start runs the script with the Python of the virtual environment, or with node. It is killed when the test ends.
 func (s Script) Start(t testing.TB) *Run {
 	t.Helper()
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), Python(t),
-		append([]string{filepath.Join(Root(t), "test", "python", s.Name)}, s.Args...)...)
+	program, path := s.runtime(t)
+	cmd := exec.CommandContext(t.Context(), program, append([]string{path}, s.Args...)...)
 	cmd.Dir = home
 	cmd.Env = []string{
 		"PATH=/usr/bin:/bin", "HOME=" + home, "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1",

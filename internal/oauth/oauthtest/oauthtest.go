@@ -22,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // Endpoints that faults are queued for.
@@ -29,6 +31,7 @@ const (
 	Metadata = "/.well-known/openid-configuration"
 	Token    = "/token"
 	JWKS     = "/jwks"
+	Revoke   = "/revoke"
 )
 
 // The one client of every Server.
@@ -53,7 +56,8 @@ type Server struct {
 	URL   string
 	Roots *x509.CertPool // trusts its certificate; nil without TLS
 
-	http *httptest.Server
+	http   *httptest.Server
+	manner manner // how it differs from the standard
 
 	mu       sync.Mutex // guards the rest
 	rotate   bool
@@ -63,21 +67,30 @@ type Server struct {
 	hits     map[string]int
 	requests []Request
 	codes    map[string]url.Values // authorization requests by code
+	asked    map[int]url.Values    // the same by family
 	families map[string]int        // refresh token → family
 	spent    map[string]bool       // refresh tokens
 	revoked  map[int]bool          // families
 	next     int
+	killed   []string // what came to the revocation endpoint
+
+	clientKeys []jose.JSONWebKey // with them the client has no secret
+	assertions map[string]bool   // by jti
 }
 
 // New starts a server on plain http. It ends with the test.
 func New(tb testing.TB) *Server {
 	s := newServer()
+	s.start(tb)
+	return s
+}
+
+func (s *Server) start(tb testing.TB) {
 	s.http = httptest.NewUnstartedServer(s.handler())
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.http.Start()
 	s.URL = s.http.URL
 	tb.Cleanup(s.http.Close)
-	return s
 }
 
 // NewTLS starts a server on https, with httptest's certificate (for example.com and 127.0.0.1) or with the one given.
@@ -97,8 +110,8 @@ func NewTLS(tb testing.TB, config *tls.Config) *Server {
 func newServer() *Server {
 	return &Server{
 		rotate: true, lifetime: 3600,
-		members: map[string]any{}, faults: map[string][]Fault{}, hits: map[string]int{}, codes: map[string]url.Values{},
-		families: map[string]int{}, spent: map[string]bool{}, revoked: map[int]bool{},
+		members: map[string]any{}, faults: map[string][]Fault{}, hits: map[string]int{}, codes: map[string]url.Values{}, asked: map[int]url.Values{},
+		families: map[string]int{}, spent: map[string]bool{}, revoked: map[int]bool{}, assertions: map[string]bool{},
 	}
 }
 
@@ -162,6 +175,9 @@ func (s *Server) Approve(authorizationURL string) (url.Values, error) {
 		return nil, err
 	}
 	q := u.Query()
+	if err := s.manner.authorize(q); err != nil {
+		return nil, err
+	}
 	code := rand.Text()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,6 +193,7 @@ func (s *Server) handler() http.Handler {
 		reply(w, http.StatusOK, map[string]any{"keys": []any{}})
 	}))
 	mux.Handle("POST "+Token, s.faulty(Token, s.serveToken))
+	mux.Handle("POST "+Revoke, s.faulty(Revoke, s.serveRevoke))
 	mux.HandleFunc("/authorize", func(w http.ResponseWriter, r *http.Request) {
 		answer, _ := s.Approve(r.URL.String())
 		http.Redirect(w, r, r.URL.Query().Get("redirect_uri")+"?"+answer.Encode(), http.StatusFound)
@@ -187,7 +204,7 @@ func (s *Server) handler() http.Handler {
 // faulty counts and records the request, and gives it to the next fault or to behave.
 func (s *Server) faulty(endpoint string, behave http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = r.ParseForm() // what cannot be parsed is an empty form, which no grant is in
+		s.manner.parse(r)
 		s.mu.Lock()
 		s.hits[endpoint]++
 		if endpoint == Token {
@@ -214,6 +231,7 @@ func (s *Server) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 		"authorization_endpoint":           s.URL + "/authorize",
 		"token_endpoint":                   s.URL + Token,
 		"jwks_uri":                         s.URL + JWKS,
+		"revocation_endpoint":              s.URL + Revoke,
 		"response_types_supported":         []string{"code"},
 		"code_challenge_methods_supported": []string{"S256"},
 		"authorization_response_iss_parameter_supported": true,
@@ -230,25 +248,39 @@ func (s *Server) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	status, members, asked := s.tokenLocked(r)
+	s.manner.reply(w, r, status, members, asked)
+}
+
+// tokenLocked does what a token request asks for. asked is the authorization request that the grant came from.
+func (s *Server) tokenLocked(r *http.Request) (status int, members map[string]any, asked url.Values) {
 	form := r.PostForm
-	if !authentic(r) {
-		refuse(w, http.StatusUnauthorized, "invalid_client")
-		return
+	if !s.authenticLocked(r) || !s.manner.accepts(r) {
+		return refusal(http.StatusUnauthorized, "invalid_client")
 	}
-	scope, family := form.Get("scope"), 0
+	family := 0
 	switch form.Get("grant_type") {
 	case "client_credentials":
-		reply(w, http.StatusOK, s.grantLocked(scope, 0))
-		return
+		return http.StatusOK, s.grantLocked(form.Get("scope"), 0), nil
+	case GrantTokenExchange, GrantJWTBearer:
+		if !exchangeable(form) {
+			return refusal(http.StatusBadRequest, "invalid_request")
+		}
+		return http.StatusOK, exchanged(form, s.grantLocked(form.Get("scope"), 0)), nil
 	case "authorization_code":
-		asked, ok := s.codes[form.Get("code")]
+		var ok bool
+		asked, ok = s.codes[form.Get("code")]
 		delete(s.codes, form.Get("code"))
 		if !ok || asked.Get("redirect_uri") != form.Get("redirect_uri") || !proves(asked, form.Get("code_verifier")) {
-			refuse(w, http.StatusBadRequest, "invalid_grant")
-			return
+			return refusal(http.StatusBadRequest, "invalid_grant")
 		}
 		s.next++
-		scope, family = asked.Get("scope"), s.next
+		family = s.next
+		s.asked[family] = asked
+		if !s.manner.offline(asked) {
+			family = 0
+		}
+		return http.StatusOK, s.grantLocked(asked.Get("scope"), family), asked
 	case "refresh_token":
 		token := form.Get("refresh_token")
 		family = s.families[token]
@@ -256,15 +288,12 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 			s.revoked[family] = true // RFC 9700 §4.14.2: a second use means that somebody stole it
 		}
 		if family == 0 || s.revoked[family] {
-			refuse(w, http.StatusBadRequest, "invalid_grant")
-			return
+			return refusal(http.StatusBadRequest, "invalid_grant")
 		}
 		s.spent[token] = s.rotate
-	default:
-		refuse(w, http.StatusBadRequest, "unsupported_grant_type")
-		return
+		return http.StatusOK, s.grantLocked(form.Get("scope"), family), s.asked[family]
 	}
-	reply(w, http.StatusOK, s.grantLocked(scope, family))
+	return refusal(http.StatusBadRequest, "unsupported_grant_type")
 }
 
 // grantLocked issues tokens; family 0 has no refresh token.
@@ -280,6 +309,9 @@ func (s *Server) grantLocked(scope string, family int) map[string]any {
 
 // authentic accepts the client by Basic, with both parts form-encoded (RFC 6749 §2.3.1), or by body.
 func authentic(r *http.Request) bool {
+	if exchangesAlone(r) {
+		return true
+	}
 	id, secret, basic := r.BasicAuth()
 	if !basic {
 		return r.PostForm.Get("client_id") == ClientID && r.PostForm.Get("client_secret") == ClientSecret
@@ -306,6 +338,6 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone, which is its business
 }
 
-func refuse(w http.ResponseWriter, status int, code string) {
-	reply(w, status, map[string]string{"error": code, "error_description": "refused: " + code})
+func refusal(status int, code string) (int, map[string]any, url.Values) {
+	return status, map[string]any{"error": code, "error_description": "refused: " + code}, nil
 }

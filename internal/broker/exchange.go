@@ -1,0 +1,93 @@
+package broker
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// microsoft is the vendor whose exchange needs no configuration: it has one form of it.
+const microsoft = "MicrosoftOauth2"
+
+// exchangedToken serves ON_BEHALF_OF_TOKEN_EXCHANGE: the user's own token, kept since the workload access token was
+// minted, is exchanged for one of the provider, without consent. What came is kept until it expires.
+func (b *Broker) exchangedToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
+	switch {
+	case g.provider.OnBehalfOf == nil:
+		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow",
+			"provider %s has no onBehalfOfTokenExchangeConfig, so it exchanges no user's token", g.provider.Name))
+	case g.token.User.Kind != identity.JWTUser:
+		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
+			"names no user who was proven by a token, and ON_BEHALF_OF_TOKEN_EXCHANGE needs that token: mint it with GetWorkloadAccessTokenForJWT"))
+	case !g.token.Retains():
+		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
+			"was minted when no provider exchanged users' tokens, and so keeps none: mint it again with GetWorkloadAccessTokenForJWT"))
+	}
+	return b.directToken(ctx, g, r, direct{
+		flow: FlowOnBehalfOf, user: g.token.UserRef, doing: "the exchange of the user's token",
+		ask: func(ctx context.Context) (Grant, error) { return b.exchange(ctx, g, r) },
+	})
+}
+
+// exchange sends the user's token to the provider. A refresh token that comes back is dropped: with it the agent could
+// go on after the user's own session has ended.
+func (b *Broker) exchange(ctx context.Context, g grounds, r Request) (Grant, error) {
+	subject, err := b.identity.RetainedToken(ctx, g.token, g.workload)
+	if err != nil {
+		return Grant{}, err
+	}
+	x := Exchange{
+		Subject:      subject,
+		TokenRequest: TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters},
+	}
+	o := g.provider.OnBehalfOf
+	if o.Actor == ActorClient {
+		actor, err := b.clientGrant(ctx, g, TokenRequest{Scopes: o.ActorScopes})
+		if err != nil {
+			return Grant{}, err
+		}
+		x.Actor = actor.AccessToken
+	}
+	var endpoints Endpoints
+	var clientSecret secret.Text
+	if o.NoClient {
+		endpoints, err = b.endpoints(ctx, g.provider)
+	} else {
+		endpoints, clientSecret, err = b.client(ctx, g.provider)
+	}
+	if err != nil {
+		return Grant{}, err
+	}
+	grant, err := b.upstream.Exchange(ctx, endpoints, g.provider, g.vendor, clientSecret, x)
+	grant.RefreshToken = secret.Text{}
+	return grant, err
+}
+
+// exchanging returns p with the exchange of users' tokens that is described, and its security identity with it.
+func (p Provider) exchanging(o *OnBehalfOf) (Provider, error) {
+	const at = "oauth2ProviderConfigInput.customOauth2ProviderConfig.onBehalfOfTokenExchangeConfig."
+	p.OnBehalfOf = o
+	if o == nil && p.Vendor == microsoft {
+		p.OnBehalfOf = &OnBehalfOf{Grant: JWTAuthorizationGrant}
+		return p, nil // every provider of this vendor has it: its identity need not say so
+	}
+	if o == nil {
+		return p, nil
+	}
+	switch {
+	case o.Grant == JWTAuthorizationGrant && (o.Actor != "" || len(o.ActorScopes) > 0):
+		return p, fault.Field(at+"tokenExchangeGrantTypeConfig", "belongs to the grant type TOKEN_EXCHANGE: a JWT authorization grant names no actor")
+	case o.Grant != JWTAuthorizationGrant && o.Grant != TokenExchange:
+		return p, fault.Field(at+"grantType", "must be TOKEN_EXCHANGE or JWT_AUTHORIZATION_GRANT")
+	case o.Actor != "" && o.Actor != ActorNone && o.Actor != ActorClient:
+		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenContent", "%s is not offered by this server yet: use NONE or M2M", o.Actor)
+	case o.Actor != ActorClient && len(o.ActorScopes) > 0:
+		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenScopes", "are for actorTokenContent M2M")
+	}
+	parts := []string{"provider-obo-1", p.Identity, string(o.Grant), string(o.Actor), strconv.FormatBool(o.NoClient)}
+	p.Identity = digest(append(parts, o.ActorScopes...)...)
+	return p, nil
+}

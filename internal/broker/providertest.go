@@ -1,0 +1,196 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// Inspector reads what a provider publishes about itself.
+type Inspector interface {
+	// Inspect fetches the document at p.DiscoveryURL now. It checks nothing of it but its form. Unavailable means that
+	// there was no answer, Invalid that it is no metadata; the causes may name addresses.
+	Inspect(ctx context.Context, p Provider) (Metadata, error)
+}
+
+// Metadata is what a metadata document says (RFC 8414 §2).
+type Metadata struct {
+	Issuer        string
+	Expected      []string // issuers whose discovery URL it is
+	PKCE          []string // nil where it does not say
+	AuthMethods   []string // of the token endpoint; nil where it does not say
+	IssInResponse bool     // RFC 9207 §3
+}
+
+// CheckStatus is what a check came to.
+type CheckStatus string
+
+// Values of CheckStatus.
+const (
+	CheckPass    CheckStatus = "pass"
+	CheckFail    CheckStatus = "fail"
+	CheckSkipped CheckStatus = "skipped" // it could not be made, or only the provider's own settings can tell
+)
+
+// Check is one finding about a provider. The detail is for administrators: it may name addresses (threat E13).
+type Check struct {
+	Name   string
+	Status CheckStatus
+	Detail string
+}
+
+// The checks, in the order in which they are told.
+const (
+	checkMetadata = "metadata"
+	checkIssuer   = "issuer"
+	checkPKCE     = "pkce"
+	checkClient   = "client-authentication"
+	checkCallback = "callback-url"
+	checkKeys     = "client-keys"
+	checkIss      = "issuer-in-response"
+)
+
+// TestProvider looks at a provider as an administrator would: is its metadata reachable and its own, does it know PKCE,
+// does it accept the client. It sends the client secret (or an assertion) with a code that cannot be one, so that
+// nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). What is found
+// wrong is an answer and no error. The errors are Denied, NotFound, and those of the store and the key service.
+func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name string) ([]Check, error) {
+	if err := b.guard.Permit(ctx, caller, access.TestProvider, access.Facts{Provider: name}); err != nil {
+		return nil, err
+	}
+	p, err := b.store.Provider(ctx, caller.Account, name)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := b.catalogue.Vendor(p.Vendor)
+	if !ok {
+		return nil, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", p.Vendor, name)
+	}
+	m, checks, reached := b.inspect(ctx, p, v)
+	client := Check{checkClient, CheckSkipped, "the metadata cannot be used"}
+	mismatch := false
+	if reached {
+		client, mismatch = b.probeClient(ctx, p, v, m)
+	}
+	checks = append(checks, client, b.callbackCheck(p, mismatch))
+	if p.AuthMethod == AuthPrivateKeyJWT {
+		checks = append(checks, Check{checkKeys, CheckSkipped, "only the provider can tell: register the key set " + b.ClientKeysURL(p) + " with the client"})
+	}
+	return append(checks, issCheck(p, m, reached)), nil
+}
+
+func issCheck(p Provider, m Metadata, reached bool) Check {
+	switch {
+	case p.DiscoveryURL == "" || !reached:
+		return Check{checkIss, CheckSkipped, "there is no metadata to say whether answers name the issuer (RFC 9207)"}
+	case m.IssInResponse:
+		return Check{checkIss, CheckPass, "answers name the issuer, and one that does not is refused (RFC 9207)"}
+	}
+	return Check{checkIss, CheckSkipped, "the provider does not promise to name the issuer in its answers (RFC 9207); the callback URL, which no other provider has, tells them apart"}
+}
+
+// inspect makes the checks of the metadata, and reports whether there is anything to go on with.
+func (b *Broker) inspect(ctx context.Context, p Provider, v Vendor) (Metadata, []Check, bool) {
+	if p.DiscoveryURL == "" {
+		const none = "the endpoints were given, and no metadata is asked for"
+		return Metadata{}, []Check{{checkMetadata, CheckSkipped, none}, {checkIssuer, CheckSkipped, none}, pkceCheck(v, nil)}, true
+	}
+	m, err := b.upstream.Inspect(ctx, p)
+	if err != nil {
+		const none = "there is no metadata"
+		return m, []Check{{checkMetadata, CheckFail, p.DiscoveryURL + ": " + plainly(err)}, {checkIssuer, CheckSkipped, none}, {checkPKCE, CheckSkipped, none}}, false
+	}
+	issuer := Check{checkIssuer, CheckPass, m.Issuer}
+	if !slices.Contains(m.Expected, m.Issuer) {
+		issuer = Check{checkIssuer, CheckFail, fmt.Sprintf("the metadata says %q, and at this address it must be %s (RFC 8414 §3.3)", m.Issuer, strings.Join(m.Expected, " or "))}
+	}
+	return m, []Check{{checkMetadata, CheckPass, p.DiscoveryURL}, issuer, pkceCheck(v, m.PKCE)}, true
+}
+
+func pkceCheck(v Vendor, methods []string) Check {
+	switch {
+	case v.NoPKCE:
+		return Check{checkPKCE, CheckSkipped, "this vendor refuses PKCE"}
+	case slices.Contains(methods, "S256"):
+		return Check{checkPKCE, CheckPass, "S256"}
+	case len(methods) > 0:
+		return Check{checkPKCE, CheckFail, "the metadata lists " + strings.Join(methods, ", ") + " and not S256, which is needed"}
+	}
+	return Check{checkPKCE, CheckSkipped, "nothing says whether the provider knows PKCE; it is sent, and a provider that does not know it ignores it"}
+}
+
+func (b *Broker) callbackCheck(p Provider, mismatch bool) Check {
+	if mismatch {
+		return Check{checkCallback, CheckFail, "the provider does not know the redirect URI: register " + b.CallbackURL(p)}
+	}
+	return Check{checkCallback, CheckSkipped, "only the provider can tell: register the redirect URI " + b.CallbackURL(p)}
+}
+
+// probeClient redeems a code that does not exist. The second result says that the provider named the redirect URI as
+// what is wrong.
+func (b *Broker) probeClient(ctx context.Context, p Provider, v Vendor, m Metadata) (Check, bool) {
+	endpoints, credential, err := b.client(ctx, p)
+	if err != nil {
+		return Check{checkClient, CheckFail, plainly(err)}, false
+	}
+	_, err = b.upstream.Redeem(ctx, endpoints, p, v, credential, CodeGrant{
+		Code: secret.New("tabard-provider-test-" + random(12)), Verifier: secret.New(random(32)), RedirectURI: b.CallbackURL(p),
+	})
+	check := Check{Name: checkClient}
+	up, ok := errors.AsType[*UpstreamError](err)
+	switch {
+	case err == nil:
+		check.Status, check.Detail = CheckFail, "the provider granted a token for a code that it never issued"
+	case !ok:
+		check.Status, check.Detail = CheckFail, plainly(err)
+	case up.Kind != Rejected:
+		check.Status, check.Detail = CheckFail, endpoints.Token+": "+plainly(err)
+	default:
+		check.Status, check.Detail = verdict(p, up, m)
+	}
+	return check, ok && up.Code == "redirect_uri_mismatch"
+}
+
+// verdict reads what the refusal says of the client (RFC 6749 §5.2).
+func verdict(p Provider, up *UpstreamError, m Metadata) (CheckStatus, string) {
+	answer := fmt.Sprintf("status %d%s", up.Status, up.said())
+	switch up.Code {
+	case "invalid_grant", "bad_verification_code", "invalid_code", "redirect_uri_mismatch": // the others are GitHub's and Slack's
+		return CheckPass, fmt.Sprintf("%s: the provider accepts the client", p.AuthMethod)
+	case "unauthorized_client":
+		return CheckPass, fmt.Sprintf("%s: the provider knows the client, and does not allow it USER_FEDERATION (%s)", p.AuthMethod, answer)
+	case "unsupported_grant_type":
+		return CheckSkipped, fmt.Sprintf("the provider has no authorization code grant, so this cannot tell (%s)", answer)
+	case "invalid_client", "incorrect_client_credentials", "invalid_client_id", "bad_client_secret":
+		return CheckFail, fmt.Sprintf("the provider does not accept the client by %s: %s%s", p.AuthMethod, answer, offered(p, m))
+	}
+	if up.Status == 401 {
+		return CheckFail, fmt.Sprintf("the provider does not accept the client by %s: %s%s", p.AuthMethod, answer, offered(p, m))
+	}
+	return CheckSkipped, fmt.Sprintf("the answer says nothing of the client: %s", answer)
+}
+
+// offered adds what the metadata says against our way of authentication.
+func offered(p Provider, m Metadata) string {
+	if len(m.AuthMethods) == 0 || slices.Contains(m.AuthMethods, string(p.AuthMethod)) {
+		return ""
+	}
+	return "; its metadata offers " + strings.Join(m.AuthMethods, ", ")
+}
+
+// plainly is an error with its cause, in one line: what the operator reads in the log.
+func plainly(err error) string {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		if f.Err == nil {
+			return f.Msg
+		}
+		return f.Msg + ": " + f.Err.Error()
+	}
+	return err.Error()
+}

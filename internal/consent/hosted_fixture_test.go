@@ -1,0 +1,210 @@
+package consent_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/jws/jwstest"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+const hostedPolicy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self' http: https:; frame-ancestors 'none'"
+
+// idp signs users in: whoever User names, without asking. A test bends the ID token with Change.
+type idp struct {
+	*httptest.Server
+	t   testing.TB
+	key *ecdsa.PrivateKey
+	now func() time.Time
+
+	User   string
+	Change func(claims map[string]any)
+
+	mu    sync.Mutex
+	codes map[string]url.Values // what each code was asked with
+}
+
+func newIDP(t testing.TB, now func() time.Time) *idp {
+	p := &idp{t: t, now: now, User: "alice", codes: map[string]url.Values{}}
+	var err error
+	p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	mux := http.NewServeMux()
+	p.Server = httptest.NewServer(mux)
+	t.Cleanup(p.Close)
+	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
+			"code_challenge_methods_supported": []string{"S256"},
+		})
+	})
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(jwstest.Set(t, jwstest.Key(t, "ec", &p.key.PublicKey, nil)))
+	})
+	mux.HandleFunc("GET /authorize", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		q := r.URL.Query()
+		code := fmt.Sprintf("code-%d", len(p.codes))
+		p.codes[code] = q
+		to := q.Get("redirect_uri") + "?" + url.Values{"code": {code}, "state": {q.Get("state")}}.Encode()
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	})
+	mux.HandleFunc("POST /token", p.token)
+	return p
+}
+
+func (p *idp) token(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	asked, ok := p.codes[r.PostFormValue("code")]
+	delete(p.codes, r.PostFormValue("code"))
+	p.mu.Unlock()
+	id, secret, _ := r.BasicAuth()
+	if !ok || id != "login" || secret != "login-secret" || r.PostFormValue("code_verifier") == "" || asked.Get("nonce") == "" {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
+		return
+	}
+	claims := p.claims(p.User, "login")
+	claims["nonce"] = asked.Get("nonce")
+	if p.Change != nil {
+		p.Change(claims)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "unused", "token_type": "Bearer", "id_token": p.sign(claims)})
+}
+
+func (p *idp) claims(user, aud string) map[string]any {
+	return map[string]any{"iss": p.URL, "sub": user, "aud": aud, "iat": p.now().Unix(), "exp": p.now().Add(time.Hour).Unix()}
+}
+
+func (p *idp) sign(claims map[string]any) string {
+	return jwstest.Sign(p.t, "ES256", map[string]any{"kid": "ec"}, claims, p.key)
+}
+
+// hosted is a world whose user alice is known by a token of an issuer with a login client.
+type hosted struct {
+	*world
+	idp *idp
+}
+
+func newHosted(t testing.TB, secure bool) *hosted {
+	t.Helper()
+	w := newWorld(t, secure)
+	h := &hosted{world: w, idp: newIDP(t, w.clock.now)}
+	_, err := w.people.CreateIssuer(t.Context(), w.root, identity.Issuer{URL: h.idp.URL, Audiences: []string{"app"}})
+	must(t, err)
+	must(t, w.people.SetIssuerLogin(t.Context(), w.root, identity.NewLogin{Issuer: h.idp.URL, ClientID: "login", Secret: secret.New("login-secret")}))
+	m, err := w.people.MintTokenForJWT(t.Context(), w.root, "agent-a", secret.New(h.idp.sign(h.idp.claims("alice", "app"))))
+	must(t, err)
+	w.token = m.Token
+	return h
+}
+
+func (h *hosted) request(scopes ...string) broker.Request {
+	return broker.Request{
+		Token: h.token, Provider: "cal", Flow: broker.FlowUserFederation, Scopes: scopes, ReturnURL: h.broker.HostedReturnURL(), Force: true,
+	}
+}
+
+func (h *hosted) begin(scopes ...string) (session, address string) {
+	h.t.Helper()
+	out, err := h.broker.Token(h.t.Context(), h.root, h.request(scopes...))
+	must(h.t, err)
+	return out.Session, out.AuthorizationURL.Expose()
+}
+
+// poll asks for the token of a session.
+func (h *hosted) poll(session string) (token string, err error) {
+	h.t.Helper()
+	r := h.request()
+	r.Session, r.Force = session, false
+	out, err := h.broker.Token(h.t.Context(), h.root, r)
+	return out.AccessToken.Expose(), err
+}
+
+// signIn opens an address and goes through the issuer: it returns the callback's address and the sign-in's cookie.
+func (h *hosted) signIn(address string) (callback *url.URL, cookie *http.Cookie) {
+	h.t.Helper()
+	return h.visit(address)
+}
+
+// arrive signs in and returns the cookie of the hosted session.
+func (h *hosted) arrive(address string) *http.Cookie {
+	h.t.Helper()
+	callback, cookie := h.signIn(address)
+	p := h.get(callback.String(), cookie)
+	if p.StatusCode != http.StatusSeeOther || p.Header.Get("Location") != address {
+		h.t.Fatalf("the callback of the sign-in got %d to %s\n%s", p.StatusCode, p.Header.Get("Location"), p.body)
+	}
+	return live(h.t, p, "tabard-hosted-")
+}
+
+// live finds a cookie that an answer sets.
+func live(t testing.TB, p page, prefix string) *http.Cookie {
+	t.Helper()
+	for _, c := range p.Cookies() {
+		if strings.HasPrefix(strings.TrimPrefix(c.Name, "__Host-"), prefix) && c.MaxAge > 0 {
+			return c
+		}
+	}
+	t.Fatalf("no cookie %s in %v", prefix, p.Cookies())
+	return nil
+}
+
+var hidden = regexp.MustCompile(`<input type="hidden" name="([a-z_]+)" value="([^"]*)">`)
+
+func answers(t testing.TB, p page, answer string) url.Values {
+	t.Helper()
+	if p.StatusCode != http.StatusOK || !strings.Contains(p.body, "<form ") {
+		t.Fatalf("no consent page: %d\n%s", p.StatusCode, p.body)
+	}
+	v := url.Values{"answer": {answer}}
+	for _, m := range hidden.FindAllStringSubmatch(p.body, -1) {
+		v.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return v
+}
+
+func (h *hosted) post(form url.Values, change func(*http.Request), cookies ...*http.Cookie) page {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/identities/hosted/decide", strings.NewReader(form.Encode()))
+	must(h.t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for _, c := range cookies {
+		r.AddCookie(c)
+	}
+	if change != nil {
+		change(r)
+	}
+	resp, err := h.client.Do(r)
+	must(h.t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	must(h.t, err)
+	return page{resp, string(b)}
+}
+
+// allow answers the page with yes and consents at the provider.
+func (h *hosted) allow(address string, cookie *http.Cookie) (callback string, cookies []*http.Cookie) {
+	h.t.Helper()
+	p := h.post(answers(h.t, h.get(address, cookie), "allow"), nil, cookie)
+	if p.StatusCode != http.StatusSeeOther {
+		h.t.Fatalf("allow got %d\n%s", p.StatusCode, p.body)
+	}
+	return h.get(p.Header.Get("Location")).Header.Get("Location"), []*http.Cookie{live(h.t, p, "tabard-visit-"), live(h.t, p, "tabard-hosted-")}
+}

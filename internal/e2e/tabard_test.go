@@ -1,0 +1,34 @@
+package e2e_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tabard-id/tabard/api"
+	"github.com/tabard-id/tabard/internal/e2e/peer"
+)
+
+// TestPythonTabardClient calls our own operations from boto3.client("tabard") and the aws command, which know of them
+// only what is published under AWS_DATA_PATH.
+func TestPythonTabardClient(t *testing.T) {
+	peer.Python(t)
+	engines(t, func(t *testing.T, db string) {
+		w := newWorld(t, db)
+		w.workload("calendar-agent")
+		events := w.script("tabard_client.py", root(), map[string]string{
+			"AWS_DATA_PATH": filepath.Join(peer.Root(t), "api", "models", "aws-data"), "ISSUER": w.idp.Issuer,
+		}).Start(t).Wait(t)
+		wantChecked(t, suitePy, ownOperation, events)
+		var want []any
+		for _, op := range api.Operations() {
+			if op.Plane == api.PlaneTabard {
+				want = append(want, op.Name)
+			}
+		}
+		if d := cmp.Diff(want, events[len(events)-1]["operations"]); d != "" {
+			t.Errorf("the operations that boto3 offers (-model +boto3):\n%s", d)
+		}
+	})
+}

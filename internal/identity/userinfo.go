@@ -1,0 +1,136 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// UserInfoSource asks issuers who a user is, through the guarded dialer.
+type UserInfoSource interface {
+	// UserInfo returns the claims that the issuer's UserInfo endpoint answers to the token (OIDC Core §5.3). It returns
+	// Invalid where the issuer has no such endpoint, does not accept the token or gives an answer that cannot be used, and
+	// Unavailable where it does not answer.
+	UserInfo(ctx context.Context, issuer string, token secret.Text) (map[string]json.RawMessage, error)
+}
+
+// UserDescription is who stands behind a workload access token.
+type UserDescription struct {
+	User
+	Ref           string    // "" for no user
+	Authenticated time.Time // when the user logged in, zero where the user's token did not say
+}
+
+// UserInfo is what the user's issuer says of the user.
+type UserInfo struct {
+	Subject           string
+	Name              string
+	PreferredUsername string
+	Email             string
+	EmailVerified     bool
+	Claims            string // all of them: a JSON object
+}
+
+// DescribeUser says for whom the workload access token was minted. It asks nobody. Errors: Unauthenticated for a bad or
+// expired token; Denied where the caller is not paired with the workload identity.
+func (s *Service) DescribeUser(ctx context.Context, caller access.Caller, wat secret.Text) (UserDescription, error) {
+	t, _, _, err := s.userBehind(ctx, caller, access.DescribeUser, wat)
+	if err != nil {
+		return UserDescription{}, err
+	}
+	return UserDescription{User: t.User, Ref: t.UserRef, Authenticated: t.AuthTime}, nil
+}
+
+// UserInfo asks the user's issuer who the user is, with the user's own token, which was kept for that because the issuer
+// was added with userinfo. Errors: as DescribeUser; Invalid for a user who was not proven by a token, where the issuer
+// was not added so or no token was kept, and as UserInfoSource; Unauthenticated where the user's token does not hold any
+// more; Denied where the issuer answers for another user.
+func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret.Text) (UserInfo, error) {
+	t, w, facts, err := s.userBehind(ctx, caller, access.GetUserInfo, wat)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	if t.User.Kind != JWTUser {
+		return UserInfo{}, fault.Field("workloadIdentityToken", "names no user of an issuer: there is nobody to ask")
+	}
+	i, err := s.trusted(ctx, caller.Account, t.User.Issuer)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	if !i.UserInfo || s.userInfo == nil {
+		return UserInfo{}, fault.Field("workloadIdentityToken", "is of the issuer %s, which was not added with userinfo", i.URL)
+	}
+	jwt, err := s.RetainedToken(ctx, t, w)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	claims, err := s.userInfo.UserInfo(ctx, i.URL, jwt)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	info, err := readUserInfo(claims)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	parsed, err := jws.Parse(userToken, jwt)
+	if err != nil {
+		return UserInfo{}, err
+	}
+	// OIDC Core §5.3.2: an answer for another sub must not be used.
+	if sub, ok := parsed.Claims.String("sub"); !ok || sub != info.Subject {
+		facts.Outcome = "refused"
+		return UserInfo{}, s.guard.Refuse(ctx, caller, access.GetUserInfo, "other-subject", facts,
+			fault.New(fault.Denied, "the issuer's UserInfo endpoint answered for another user than the one of the token"))
+	}
+	facts.Outcome = "released"
+	if err := s.guard.Event(ctx, caller, access.GetUserInfo, facts).Wait(ctx); err != nil {
+		return UserInfo{}, err
+	}
+	return info, nil
+}
+
+// userBehind opens the token for the action, and decides and records it.
+func (s *Service) userBehind(ctx context.Context, caller access.Caller, a access.Action, wat secret.Text) (Token, Workload, access.Facts, error) {
+	var f access.Facts
+	t, w, err := s.OpenToken(ctx, caller.Account, wat)
+	if err != nil {
+		if errors.Is(err, fault.Unauthenticated) {
+			err = s.guard.Refuse(ctx, caller, a, "token-refused", f, err)
+		}
+		return Token{}, Workload{}, f, err
+	}
+	f = access.Facts{Workload: w.Name, WorkloadUID: w.UID, UserRef: t.UserRef, Asserted: t.Asserted()}
+	if err := s.guard.Permit(ctx, caller, a, f); err != nil {
+		return Token{}, Workload{}, f, err
+	}
+	if t.Expired {
+		return Token{}, Workload{}, f, s.guard.Refuse(ctx, caller, a, "token-expired", f,
+			fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one"))
+	}
+	return t, w, f, nil
+}
+
+// readUserInfo reads the claims that have a member of their own. Only sub must be there, and of the right type.
+func readUserInfo(claims map[string]json.RawMessage) (UserInfo, error) {
+	var u UserInfo
+	for name, to := range map[string]any{
+		"sub": &u.Subject, "name": &u.Name, "preferred_username": &u.PreferredUsername, "email": &u.Email, "email_verified": &u.EmailVerified,
+	} {
+		raw, ok := claims[name]
+		if ok && json.Unmarshal(raw, to) != nil && name == "sub" {
+			return UserInfo{}, fault.New(fault.Invalid, "the issuer's UserInfo endpoint answered with a sub that is no string")
+		}
+	}
+	all, err := json.Marshal(claims)
+	if err != nil {
+		return UserInfo{}, fault.New(fault.Invalid, "the issuer's UserInfo endpoint gave an answer that cannot be used")
+	}
+	u.Claims = string(all)
+	return u, nil
+}

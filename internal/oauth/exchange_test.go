@@ -1,0 +1,81 @@
+package oauth_test
+
+import (
+	"maps"
+	"net/url"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/oauth"
+	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+func TestExchangeWireForms(t *testing.T) {
+	const userJWT, actorToken = "eyJ.user.jwt", "actor-access-token"
+	subject := url.Values{"subject_token": {userJWT}, "subject_token_type": {"urn:ietf:params:oauth:token-type:jwt"}}
+	exchange := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "scope": {"read write"}}
+	assertion := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "scope": {"read write"}, "assertion": {userJWT}}
+	joined := func(parts ...url.Values) url.Values {
+		all := url.Values{}
+		for _, p := range parts {
+			maps.Copy(all, p)
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		config broker.OnBehalfOf
+		vendor string
+		x      broker.Exchange
+		want   url.Values
+	}{
+		"token exchange": {config: broker.OnBehalfOf{Grant: broker.TokenExchange}, want: joined(exchange, subject)},
+		"with an actor": {
+			config: broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorClient}, x: broker.Exchange{Actor: secret.New(actorToken)},
+			want: joined(exchange, subject, url.Values{"actor_token": {actorToken}, "actor_token_type": {"urn:ietf:params:oauth:token-type:access_token"}}),
+		},
+		"with targets": {
+			config: broker.OnBehalfOf{Grant: broker.TokenExchange},
+			x:      broker.Exchange{TokenRequest: broker.TokenRequest{Resources: []string{"https://r"}, Audiences: []string{"a", "b"}}},
+			want:   joined(exchange, subject, url.Values{"resource": {"https://r"}, "audience": {"a", "b"}}),
+		},
+		"with another type": {
+			config: broker.OnBehalfOf{Grant: broker.TokenExchange},
+			x: broker.Exchange{TokenRequest: broker.TokenRequest{Custom: map[string]secret.Text{
+				"subject_token_type": secret.New("urn:ietf:params:oauth:token-type:access_token"), "requested_token_type": secret.New("x"),
+				"subject_token": secret.New("stolen"), "actor_token": secret.New("stolen"), "assertion": secret.New("stolen"), "grant_type": secret.New("x"),
+			}}},
+			want: joined(exchange, subject, url.Values{"subject_token_type": {"urn:ietf:params:oauth:token-type:access_token"}, "requested_token_type": {"x"}}),
+		},
+		"without client": {config: broker.OnBehalfOf{Grant: broker.TokenExchange, NoClient: true}, want: joined(exchange, subject)},
+		"JWT grant":      {config: broker.OnBehalfOf{Grant: broker.JWTAuthorizationGrant}, want: assertion},
+		"Microsoft": {
+			config: broker.OnBehalfOf{Grant: broker.JWTAuthorizationGrant}, vendor: "MicrosoftOauth2",
+			want: joined(assertion, url.Values{"requested_token_use": {"on_behalf_of"}}),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := oauthtest.New(t)
+			client := oauth.New(oauth.Config{Dev: true})
+			t.Cleanup(client.Close)
+			c.x.Subject, c.x.Scopes = secret.New(userJWT), []string{"read", "write"}
+			p := broker.Provider{Name: "p", ClientID: oauthtest.ClientID, AuthMethod: broker.AuthBasic, OnBehalfOf: &c.config}
+			grant, err := client.Exchange(t.Context(), broker.Endpoints{Token: s.URL + oauthtest.Token}, p, broker.Vendor{Name: c.vendor}, secret.New(oauthtest.ClientSecret), c.x)
+			if err != nil || grant.AccessToken.IsZero() {
+				t.Fatalf("got %v", err)
+			}
+			requests := s.Requests()
+			if len(requests) != 1 {
+				t.Fatalf("got %d requests, want 1", len(requests))
+			}
+			if diff := cmp.Diff(c.want, requests[0].Form); diff != "" {
+				t.Errorf("form (-want +got):\n%s", diff)
+			}
+			if sent := requests[0].Authorization != ""; sent == c.config.NoClient {
+				t.Errorf("the client authenticated: %t", sent)
+			}
+		})
+	}
+}

@@ -1,0 +1,159 @@
+package oauth
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tabard-id/tabard/internal/broker"
+)
+
+// check is the schema of an entry. An entry is data that somebody else may have written (threat L03): it names https
+// addresses, parameters and members, and can set nothing that the broker sets, nor where a token is taken from but the
+// answer.
+func (r row) check() error {
+	switch {
+	case r.Name == "" || r.Config == "":
+		return errors.New("name and config are required")
+	case !regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,63}$`).MatchString(r.Name):
+		return errors.New("a name is at most 64 letters and digits, a letter first")
+	case !slices.Contains([]broker.AuthMethod{broker.AuthBasic, broker.AuthPost, broker.AuthNone}, r.AuthMethod):
+		return fmt.Errorf("authMethod %q", r.AuthMethod)
+	case !slices.Contains([]broker.Rotation{broker.RotationUnknown, broker.RotationNone, broker.RotationStrict}, r.Rotation):
+		return fmt.Errorf("rotation %q", r.Rotation)
+	case !regexp.MustCompile(`^([A-Za-z0-9_-]+/?)*$`).MatchString(r.Revocation):
+		return fmt.Errorf("revocation %q: it is a path relative to the token endpoint", r.Revocation)
+	case !slices.Contains([]Verification{ByDocumentation, ByScript, ByReality}, r.Verified):
+		return fmt.Errorf("verified %q", r.Verified)
+	case !separates(r.ScopeSeparator) || !separates(r.AnswerSeparator):
+		return errors.New("scopes are separated by a space, a comma, a plus sign or a semicolon")
+	}
+	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func separates(s string) bool { return s == "" || len(s) == 1 && strings.Contains(" ,+;", s) }
+
+// tenantMark stands in endpoints for the tenant that a provider's configuration names.
+const tenantMark = "{tenantId}"
+
+func (r row) checkEndpoints() error {
+	fixed := r.Issuer != "" || r.AuthorizationEndpoint != "" || r.TokenEndpoint != ""
+	if r.Tenant && fixed {
+		return errors.New("a tenant's endpoints cannot be fixed")
+	}
+	if !fixed {
+		return nil
+	}
+	strict := new(Client)
+	for _, s := range []string{r.Issuer, r.AuthorizationEndpoint, r.TokenEndpoint} {
+		if (r.DefaultTenant != "") != strings.Contains(s, tenantMark) {
+			return fmt.Errorf("endpoint %q: %s and defaultTenant go together", s, tenantMark)
+		}
+		u, err := strict.parseURL(strings.ReplaceAll(s, tenantMark, r.DefaultTenant))
+		if err != nil {
+			return fmt.Errorf("endpoint %q: %w", s, err)
+		}
+		if host, _, _ := strings.Cut(strings.TrimPrefix(s, "https://"), "/"); strings.ContainsAny(host, "{}") || strings.ContainsAny(u.Path, "{}") {
+			return fmt.Errorf("endpoint %q: a tenant is a part of the path", s)
+		}
+	}
+	return nil
+}
+
+func (r row) checkRequest() error {
+	parameter := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
+	for name, value := range r.AuthorizeParams {
+		if reserved(name) {
+			return fmt.Errorf("authorizeParams has %q, which the broker sets", name)
+		}
+		if !parameter.MatchString(name) || !plain(value) {
+			return fmt.Errorf("authorizeParams: %q", name)
+		}
+	}
+	if s := r.UserScopes; s != "" && (reserved(s) || !parameter.MatchString(s)) {
+		return fmt.Errorf("userScopes %q", s)
+	}
+	header := regexp.MustCompile(`^(User-Agent|[A-Z][A-Za-z-]{0,40}-Version)$`)
+	for name, value := range r.TokenHeaders {
+		if !header.MatchString(name) || !plain(value) {
+			return fmt.Errorf("tokenHeaders has %q: only User-Agent and headers that end in -Version may be set", name)
+		}
+	}
+	return nil
+}
+
+func (r row) checkAnswer() error {
+	member := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z][A-Za-z0-9_]{0,63})?$`)
+	for _, name := range append([]string{r.OKMember, r.MessageName, r.TokenMember}, r.Attributes...) {
+		if name != "" && !member.MatchString(name) {
+			return fmt.Errorf("%q names no member of an answer", name)
+		}
+	}
+	if len(r.Attributes) > 16 {
+		return errors.New("at most 16 attributes")
+	}
+	for _, name := range r.Attributes {
+		if last := name[strings.LastIndex(name, ".")+1:]; name == "" || strings.Contains(last, "token") || strings.Contains(last, "secret") {
+			return fmt.Errorf("attribute %q: a token or secret is not an attribute", name)
+		}
+	}
+	for _, kind := range r.TokenTypes {
+		// What binds a token to a key of ours, or to a signature, cannot be called Bearer (threat E16).
+		if lower := strings.ToLower(kind); !parameterWord(kind) || lower == "dpop" || lower == "mac" || lower == "pop" || lower == "n_a" {
+			return fmt.Errorf("tokenTypes: %q is not a bearer token", kind)
+		}
+	}
+	for _, code := range r.GrantErrors {
+		if !plain(code) || code == "" {
+			return fmt.Errorf("grantErrors: %q", code)
+		}
+	}
+	return nil
+}
+
+func parameterWord(s string) bool {
+	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`).MatchString(s)
+}
+
+// plain reports whether s is printable ASCII of a bounded length.
+func plain(s string) bool {
+	return len(s) <= 256 && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+func (r row) vendor() broker.Vendor {
+	return broker.Vendor{
+		Name:                  r.Name,
+		Config:                r.Config,
+		Issuer:                r.Issuer,
+		AuthorizationEndpoint: r.AuthorizationEndpoint,
+		TokenEndpoint:         r.TokenEndpoint,
+		Tenant:                r.Tenant,
+		DefaultTenant:         r.DefaultTenant,
+		AuthMethod:            r.AuthMethod,
+		NoPKCE:                r.NoPKCE,
+		ScopeSeparator:        r.ScopeSeparator,
+		AnswerSeparator:       r.AnswerSeparator,
+		ScopeAliases:          r.ScopeAliases,
+		AuthorizeParams:       r.AuthorizeParams,
+		RefreshRotates:        r.Rotation,
+		Revocation:            r.Revocation,
+		OpenID:                r.OpenID,
+		UserScopes:            r.UserScopes,
+		TokenHeaders:          r.TokenHeaders,
+		JSONBody:              r.JSONBody,
+		FormAnswer:            r.FormAnswer,
+		OKMember:              r.OKMember,
+		MessageName:           r.MessageName,
+		GrantErrors:           r.GrantErrors,
+		TokenMember:           r.TokenMember,
+		TokenTypes:            r.TokenTypes,
+		Attributes:            r.Attributes,
+	}
+}
