@@ -99,6 +99,9 @@ func sources(t *testing.T) []source {
 			if n := d.Name(); p != "." && (strings.HasPrefix(n, ".") || n == "testdata" || n == "node_modules") {
 				return filepath.SkipDir
 			}
+			if _, err := os.Stat(filepath.Join(p, "go.mod")); p != "." && err == nil {
+				return filepath.SkipDir // a module of its own, of which nothing gets into ours
+			}
 			return nil
 		}
 		if !strings.HasSuffix(p, ".go") {

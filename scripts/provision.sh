@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests run against: npm packages and a Python environment under ignored folders, PostgreSQL and
-# Chromium where the machine lacks them and lets us. Says plainly what it could not get. With CI=true that is a failure,
-# else the tests that need it skip. Prints nothing but progress; runs in a second when all is there.
+# Chromium where the machine lacks them and lets us, Dex into Go's caches. Says plainly what it could not get. With
+# CI=true that is a failure, else the tests that need it skip. Prints nothing but progress; runs in some seconds when all
+# is there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -86,12 +87,19 @@ chromium() {
   debian chromium || lacks 'Chromium' 'install it by hand, or name one in TABARD_TEST_CHROMIUM'
 }
 
+# Dex is a Go module of its own. The tests build it; here it gets into Go's caches, which takes a minute when they are cold.
+dex() {
+  say 'Dex (test/dex)'
+  (cd test/dex && GOWORK=off CGO_ENABLED=0 go build -o /dev/null .) >"$log" 2>&1 || lacks 'Dex' "$(tail -n 3 "$log")"
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 npm_packages
 python_environment
 postgres
 chromium
+dex
 
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "${CI:-}" = true ]; then

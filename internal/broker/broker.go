@@ -35,6 +35,9 @@ const (
 	// maxVisits bounds how often one authorization URL may be opened (threat C29).
 	maxVisits = 50
 
+	// maxSessions bounds how many consent sessions of a workload identity and user are open at once (threat C29).
+	maxSessions = 50
+
 	// SessionPrefix begins every session URI (RFC 9126 §2.2 form).
 	SessionPrefix = "urn:ietf:params:oauth:request_uri:"
 )

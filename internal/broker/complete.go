@@ -181,12 +181,15 @@ func (b *Broker) redeem(ctx context.Context, caller access.Caller, flow Flow) er
 	if err != nil {
 		return b.redeemFailed(ctx, caller, flow, provider, fence, err)
 	}
-	c, err := b.storeGrant(ctx, flow, provider, grant, fence)
+	c, err := b.storeGrant(ctx, flow, provider, grant, upstreamOf(endpoints, provider, grant), fence)
+	if errors.Is(err, errOtherAccount) {
+		return b.otherAccount(ctx, caller, flow, fence)
+	}
 	if err != nil {
 		return err
 	}
 	flow.Connection, flow.Scopes = c.ID, c.Granted
-	facts := flow.facts("redeemed", "")
+	facts := flow.facts("redeemed", vendor.unrequested(c.Granted, c.Requested))
 	facts.Generation = c.Generation
 	caller.Account = flow.Account
 	return b.guard.Event(ctx, caller, access.RedeemCode, facts).Wait(ctx)
@@ -221,10 +224,12 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 	return ending(EndFailed, up.said(), "%s", reason)
 }
 
-// storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end.
-func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Grant, fence int64) (Connection, error) {
+// storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end. It
+// returns errOtherAccount where it must not replace what is there.
+func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Grant, u upstream, fence int64) (Connection, error) {
 	key := connectionKey(flow.Account, flow.Workload, flow.User, p, FlowUserFederation, flow.Resources, flow.Audiences, nil)
 	var c Connection
+	var refused error // of no use to try again
 	err := b.commit(ctx, func(ctx context.Context) error {
 		old, err := b.store.Connection(ctx, flow.Account, key)
 		switch {
@@ -237,7 +242,13 @@ func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Gr
 		case err != nil:
 			return err
 		}
-		if c, err = b.sealGrant(ctx, old, p, grant, flow.Scopes); err != nil {
+		if err := b.replaceable(ctx, flow, p, old, u); errors.Is(err, errOtherAccount) {
+			refused = err
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if c, err = b.sealGrant(ctx, old, p, grant, u, flow.Scopes); err != nil {
 			return err
 		}
 		err = b.store.FinishRedeem(ctx, flow.ID, fence, c, old.Generation)
@@ -249,7 +260,7 @@ func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Gr
 	if err != nil {
 		return c, fault.Wrap(fault.Unavailable, err, "the token of provider %s could not be stored", p.Name)
 	}
-	return c, nil
+	return c, refused
 }
 
 // afterConflict tells the three meanings of a refused FinishRedeem apart: our own earlier write whose answer was lost

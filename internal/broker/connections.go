@@ -168,7 +168,7 @@ func (b *Broker) TransferConnection(ctx context.Context, caller access.Caller, i
 	}
 	from := v.WorkloadName
 	v.Connection, v.WorkloadName = moved, to.Name
-	v.Access, v.Refresh, v.Attributes = nil, nil, nil
+	v.Access, v.Refresh, v.Attributes, v.Upstream = nil, nil, nil, nil
 	event := b.guard.Event(ctx, caller, access.TransferConnection, v.facts("transferred", "from workload identity "+from))
 	return v, event.Wait(ctx)
 }
@@ -199,6 +199,7 @@ func (b *Broker) reseal(ctx context.Context, c Connection, workload string) (Con
 		{"access", (*[]byte)(&c.Access), (*[]byte)(&next.Access)},
 		{"refresh", (*[]byte)(&c.Refresh), (*[]byte)(&next.Refresh)},
 		{"extra", (*[]byte)(&c.Attributes), (*[]byte)(&next.Attributes)},
+		{"upstream", (*[]byte)(&c.Upstream), (*[]byte)(&next.Upstream)},
 	} {
 		if len(*t.from) == 0 {
 			continue

@@ -92,7 +92,7 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 		ID: digest("session-1", session), Account: g.caller.Account, Workload: g.workload.UID, WorkloadName: g.workload.Name,
 		Generation: g.workload.Generation, Token: g.token.Hash, User: g.token.UserRef, UserKind: string(g.token.User.Kind),
 		Provider: g.provider.UID, ProviderName: g.provider.Name, Identity: g.provider.Identity, Resources: r.Resources,
-		Audiences: r.Audiences, Scopes: scopes, Requested: r.Scopes, ReturnURL: r.ReturnURL, State: FlowCreated,
+		Audiences: r.Audiences, Scopes: scopes, Requested: r.Scopes, ReturnURL: r.ReturnURL, Force: r.Force, State: FlowCreated,
 		Created: now, Expires: now.Add(SessionLifetime),
 	}
 	var err error
@@ -107,7 +107,14 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 	if flow.CustomParams, err = b.sealParams(ctx, flow, r.CustomParameters); err != nil {
 		return Outcome{}, err
 	}
-	if err := b.store.CreateFlow(ctx, flow); err != nil {
+	switch err := b.store.CreateFlow(ctx, flow, maxSessions); fault.CodeOf(err) {
+	case "":
+	case fault.Throttled:
+		f.Outcome = "refused"
+		return Outcome{}, b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, "too-many-sessions", f,
+			fault.Wrap(fault.Throttled, err, "%d consent sessions of this user are open at workload identity %s, which is as many as there may be: "+
+				"poll one of them with sessionUri, or wait until they end", maxSessions, g.workload.Name))
+	default:
 		return Outcome{}, err
 	}
 	return b.pending(session), nil
@@ -238,7 +245,7 @@ func (b *Broker) Authorize(ctx context.Context, session string) (VisitURL, error
 
 // visit begins a visit at the provider.
 func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor Vendor) (VisitURL, error) {
-	endpoints, err := b.endpoints(ctx, provider)
+	endpoints, err := b.consentEndpoints(ctx, provider)
 	if err != nil {
 		return VisitURL{}, err
 	}

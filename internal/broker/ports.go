@@ -40,6 +40,8 @@ type ProviderStore interface {
 	DeleteProvider(ctx context.Context, account access.Account, name string) error
 	// PinProvider sets Pinned where it is still "", and returns what it is afterwards.
 	PinProvider(ctx context.Context, account access.Account, uid, origin string) (string, error)
+	// PinAuthorization does the same with PinnedAuthorization.
+	PinAuthorization(ctx context.Context, account access.Account, uid, origin string) (string, error)
 }
 
 // ConnectionStore keeps connections and the journal of attempts.
@@ -64,7 +66,9 @@ type ConnectionStore interface {
 
 // FlowStore keeps consent sessions and their visits.
 type FlowStore interface {
-	CreateFlow(ctx context.Context, f Flow) error
+	// CreateFlow returns Throttled where max sessions of f's workload identity and user are open and unexpired at
+	// f.Created.
+	CreateFlow(ctx context.Context, f Flow, max int) error
 	// FlowByID takes no account: the id is the hash of an unguessable URI. The core checks whose it is.
 	FlowByID(ctx context.Context, id string) (Flow, error)
 	// AddVisit stores a visit where the flow is still in state created, else returns Conflict; and returns Limit
@@ -120,7 +124,7 @@ type Upstream interface {
 	Refresh(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret, refresh secret.Text, r TokenRequest) (Grant, error)
 	// ClientCredentials asks for a token of the client itself (RFC 6749 §4.4).
 	ClientCredentials(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret secret.Text, r TokenRequest) (Grant, error)
-	// Revoke revokes a token (RFC 7009 §2.1) at e.Revocation. hint is refresh_token or access_token. Asking again is
+	// Revoke revokes a token at e.Revocation as v.Revoke says. hint is refresh_token or access_token. Asking again is
 	// harmless, whatever came of it.
 	Revoke(ctx context.Context, e Endpoints, p Provider, v Vendor, clientSecret, token secret.Text, hint string) error
 	// Exchange trades a user's token as p.OnBehalfOf says (RFC 8693 §2.1, RFC 7523 §2.1).
@@ -171,6 +175,9 @@ type Grant struct {
 
 	// Attributes are what the vendor answers beside the token and callers need: an address, a team. Nil where none.
 	Attributes map[string]string
+
+	// IDToken came with the tokens, in whatever form; empty where none did (OpenID Connect Core §3.1.3.3).
+	IDToken secret.Text
 }
 
 // UpstreamKind says what a failed call to a provider means for the grant that was used.

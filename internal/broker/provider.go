@@ -143,7 +143,7 @@ func (b *Broker) UpdateProvider(ctx context.Context, caller access.Caller, s Pro
 		}
 	}
 	if changed || !s.Secret.IsZero() {
-		p.Pinned = "" // an administrator vouched for the endpoints by bringing the secret
+		p.Pinned, p.PinnedAuthorization = "", "" // an administrator vouched for the endpoints by bringing the secret
 		if p.Secret, err = b.vault.Seal(ctx, p.secretRef(), s.Secret); err != nil {
 			return Provider{}, err
 		}
@@ -267,22 +267,42 @@ func (b *Broker) endpoints(ctx context.Context, p Provider) (Endpoints, error) {
 	if err != nil || p.DiscoveryURL == "" {
 		return e, err
 	}
-	u, err := url.Parse(e.Token)
+	if err := unmoved(ctx, p, "token", e.Token, p.Pinned, b.store.PinProvider); err != nil {
+		return Endpoints{}, err
+	}
+	return e, nil
+}
+
+// consentEndpoints is endpoints for a browser's step: the host of the authorization endpoint is pinned at first use
+// too, so that metadata that later moves it elsewhere does not take users there (threat C15).
+func (b *Broker) consentEndpoints(ctx context.Context, p Provider) (Endpoints, error) {
+	e, err := b.endpoints(ctx, p)
+	if err != nil || p.DiscoveryURL == "" || e.Authorization == "" {
+		return e, err
+	}
+	if err := unmoved(ctx, p, "authorization", e.Authorization, p.PinnedAuthorization, b.store.PinAuthorization); err != nil {
+		return Endpoints{}, err
+	}
+	return e, nil
+}
+
+// unmoved holds the endpoint that metadata names against the origin that was pinned, or pins it by pin where that is "".
+func unmoved(ctx context.Context, p Provider, name, endpoint, pinned string, pin func(context.Context, access.Account, string, string) (string, error)) error {
+	u, err := url.Parse(endpoint)
 	if err != nil {
-		return Endpoints{}, fault.Wrap(fault.Unavailable, err, "the metadata of provider %s names no usable token endpoint", p.Name)
+		return fault.Wrap(fault.Unavailable, err, "the metadata of provider %s names no usable %s endpoint", p.Name, name)
 	}
 	origin := u.Scheme + "://" + u.Host
-	pinned := p.Pinned
 	if pinned == "" {
-		if pinned, err = b.store.PinProvider(ctx, p.Account, p.UID, origin); err != nil {
-			return Endpoints{}, err
+		if pinned, err = pin(ctx, p.Account, p.UID, origin); err != nil {
+			return err
 		}
 	}
 	if pinned != origin {
-		return Endpoints{}, fault.Wrap(fault.Denied, fmt.Errorf("from %s to %s", pinned, origin), "the metadata of provider %s moved its token endpoint to another host: "+
-			"an administrator accepts that by updating the provider with its client secret", p.Name)
+		return fault.Wrap(fault.Denied, fmt.Errorf("from %s to %s", pinned, origin), "the metadata of provider %s moved its %s endpoint to another host: "+
+			"an administrator accepts that by updating the provider with its client secret", p.Name, name)
 	}
-	return e, nil
+	return nil
 }
 
 // secretSuffix is the random end of a secret's ARN: 8 hexadecimal digits, a dash, 6 letters or digits.

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
 )
 
 const (
@@ -73,11 +75,7 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 	if err != nil {
 		return c, none, err
 	}
-	token, err := b.vault.Open(ctx, c.ref("refresh"), c.Refresh)
-	if err != nil {
-		return c, none, err
-	}
-	attributes, err := b.openAttributes(ctx, c)
+	had, err := b.openRenewable(ctx, c)
 	if err != nil {
 		return c, none, err
 	}
@@ -98,25 +96,25 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 			return b.handBack(ctx, g, c, fence, "not_sent", err)
 		}
 	}
-	grant, err := b.upstream.Refresh(ctx, endpoints, g.provider, g.vendor, clientSecret, token,
+	grant, err := b.upstream.Refresh(ctx, endpoints, g.provider, g.vendor, clientSecret, had.token,
 		TokenRequest{Resources: r.Resources, Audiences: r.Audiences})
 	if err != nil {
 		return b.refreshFailed(ctx, g, c, fence, err)
 	}
-	if grant.RefreshToken.IsZero() {
-		grant.RefreshToken = token // RFC 6749 §6: the old one goes on
+	account := upstreamOf(endpoints, g.provider, grant)
+	if had.account.differs(account) {
+		// Somebody else's tokens (threat E17): they are not kept, and who they belong to is not ours to revoke.
+		return b.giveUp(ctx, g, c, fence, "other_account", "rejected")
 	}
-	if len(grant.Scopes) == 0 {
-		// Unsaid means unchanged (RFC 6749 §6). An empty string is no scope by §3.3, and providers that send one mean
-		// the same; to believe it would lose what was granted at the next consent.
-		grant.Scopes = c.Granted
+	if account.Subject == "" {
+		account = had.account // an ID token is optional here (OpenID Connect Core §12.2)
 	}
-	grant.Attributes = carryOver(attributes, grant.Attributes)
+	grant = c.unchanged(grant, had)
 	var next Connection
 	err = b.commit(ctx, func(ctx context.Context) error {
 		// Sealing is inside the patience too: the key service may be away for a moment.
 		var err error
-		if next, err = b.sealGrant(ctx, c, g.provider, grant, c.Requested); err != nil {
+		if next, err = b.sealGrant(ctx, c, g.provider, grant, account, c.Requested); err != nil {
 			return err
 		}
 		return b.store.FinishLease(ctx, next, fence, "stored")
@@ -127,7 +125,39 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 		}
 		return c, none, fault.Wrap(fault.Unavailable, err, "the refreshed token of provider %s could not be stored", g.provider.Name)
 	}
-	return next, b.refreshEvent(ctx, g, next, "refreshed", ""), nil
+	return next, b.refreshEvent(ctx, g, next, "refreshed", g.vendor.unrequested(next.Granted, slices.Concat(c.Requested, c.Granted))), nil
+}
+
+// renewable is what a refresh uses of a connection, opened.
+type renewable struct {
+	token      secret.Text
+	attributes map[string]string
+	account    upstream
+}
+
+func (b *Broker) openRenewable(ctx context.Context, c Connection) (r renewable, err error) {
+	if r.token, err = b.vault.Open(ctx, c.ref("refresh"), c.Refresh); err != nil {
+		return r, err
+	}
+	if r.attributes, err = b.openAttributes(ctx, c); err != nil {
+		return r, err
+	}
+	r.account, err = b.openUpstream(ctx, c)
+	return r, err
+}
+
+// unchanged adds to the answer to a refresh what it did not say.
+func (c Connection) unchanged(grant Grant, had renewable) Grant {
+	if grant.RefreshToken.IsZero() {
+		grant.RefreshToken = had.token // RFC 6749 §6: the old one goes on
+	}
+	if len(grant.Scopes) == 0 {
+		// Unsaid means unchanged (RFC 6749 §6). An empty string is no scope by §3.3, and providers that send one mean
+		// the same; to believe it would lose what was granted at the next consent.
+		grant.Scopes = c.Granted
+	}
+	grant.Attributes = carryOver(had.attributes, grant.Attributes)
+	return grant
 }
 
 // refreshFailed sorts a provider's failure: what it means for the refresh token decides what becomes of it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -86,8 +87,8 @@ type RevokeOutcome struct {
 }
 
 // RevokeConnection erases the connection's tokens and sets it to revoked, durably, whatever the provider says. Then it
-// revokes the refresh token (or, without one, the access token) at the provider (RFC 7009), unless skip is set: once at
-// once, and where that comes to nothing again in the background. Revoking what is revoked tells what became of it.
+// revokes the refresh token (or, without one or where the vendor takes no other, the access token) at the provider, by
+// RFC 7009 or the vendor's way, unless skip is set: once at once, and where that comes to nothing again in the background. Revoking what is revoked tells what became of it.
 func (b *Broker) RevokeConnection(ctx context.Context, caller access.Caller, id string, skip bool) (RevokeOutcome, error) {
 	v, err := b.permitConnection(ctx, caller, access.RevokeConnection, id, "")
 	if err != nil {
@@ -98,7 +99,7 @@ func (b *Broker) RevokeConnection(ctx context.Context, caller access.Caller, id 
 		return RevokeOutcome{}, err
 	}
 	v.Connection, v.Refreshable = c, false
-	v.Access, v.Refresh, v.Attributes = nil, nil, nil
+	v.Access, v.Refresh, v.Attributes, v.Upstream = nil, nil, nil, nil
 	out := RevokeOutcome{View: v, Upstream: RevocationSkipped}
 	if r.ID == "" {
 		return b.alreadyRevoked(ctx, caller, out, c)
@@ -136,11 +137,13 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 		}
 		var r Revocation
 		if !skip && (len(c.Refresh) > 0 || len(c.Access) > 0) {
-			r = b.revocationOf(c)
+			if r, err = b.revocationOf(ctx, c); err != nil {
+				return c, Revocation{}, err
+			}
 			r.Tries, r.Fence = 1, 1 // the try that follows
 		}
 		next := c
-		next.Access, next.Refresh, next.Attributes, next.Expires = nil, nil, nil, time.Time{}
+		next.Access, next.Refresh, next.Attributes, next.Upstream, next.Expires = nil, nil, nil, nil, time.Time{}
 		next.State, next.Reason, next.Generation, next.Updated = Revoked, "revoked", c.Generation+1, b.now()
 		err = b.store.RevokeConnection(ctx, next, c.Generation, r, leaseTTL)
 		if !errors.Is(err, fault.Conflict) || try == tries {
@@ -149,17 +152,25 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 	}
 }
 
-// revocationOf is the revocation of c's refresh token or, without one, its access token.
-func (b *Broker) revocationOf(c Connection) Revocation {
+// revocationOf is the revocation of c's refresh token or, without one, its access token. Where the vendor takes access
+// tokens only it is of that, unless it has expired and the grant lives on in a refresh token: to call the grant revoked
+// because its access token is dead would be wrong, so revokeUpstream then says that it could not.
+func (b *Broker) revocationOf(ctx context.Context, c Connection) (Revocation, error) {
+	p, err := b.store.ProviderByUID(ctx, c.Account, c.Provider)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return Revocation{}, err
+	}
+	vendor, _ := b.catalogue.Vendor(p.Vendor)
 	r := Revocation{
 		Account: c.Account, ID: "rv_" + random(15), Connection: c.ID, Column: "refresh", Key: c.Key, Workload: c.Workload, User: c.User,
 		Provider: c.Provider, Generation: c.Generation, Identity: c.Identity, Token: c.Refresh, State: RevocationPending,
 		Due: b.now(), Created: b.now(), Updated: b.now(),
 	}
-	if len(c.Refresh) == 0 {
+	valid := len(c.Access) > 0 && (c.Expires.IsZero() || c.Expires.After(b.now()))
+	if len(c.Refresh) == 0 || vendor.Revoke.Token == "access_token" && valid {
 		r.Column, r.Token = "access", c.Access
 	}
-	return r
+	return r, nil
 }
 
 // tryRevocation makes one try under the lease that the caller has, stores what came of it, and records it.
@@ -207,8 +218,14 @@ func (b *Broker) revokeUpstream(ctx context.Context, r Revocation) (RevocationSt
 	if err != nil {
 		return mendable(err), err
 	}
-	if endpoints.Revocation = revocationEndpoint(endpoints, vendor); endpoints.Revocation == "" {
+	if endpoints.Revocation != "" {
+		vendor.Revoke = RevokeRecipe{} // what metadata names is RFC 7009's
+	}
+	if endpoints.Revocation = revocationEndpoint(endpoints, p, vendor); endpoints.Revocation == "" {
 		return RevocationUnsupported, nil
+	}
+	if only := vendor.Revoke.Token; only != "" && only != r.Column+"_token" {
+		return RevocationFailed, fault.New(fault.Conflict, "this vendor revokes by a valid %s only, and there was none", only)
 	}
 	token, err := b.vault.Open(ctx, r.ref(), r.Token)
 	if err != nil {
@@ -237,9 +254,10 @@ func mendable(err error) RevocationState {
 }
 
 // revocationEndpoint is where the provider takes revocations, or "". What metadata names must be on the host of the
-// token endpoint, which is pinned: it gets the client secret and a token (threat E18). A vendor's own is
-// relative to the token endpoint, and stands in where the metadata names none.
-func revocationEndpoint(e Endpoints, v Vendor) string {
+// token endpoint, which is pinned: it gets the client secret and a token (threat E18). A vendor's own stands in where the
+// metadata names none. It is relative to the token endpoint, or another address of the vendor's, which only a provider
+// at the vendor's own token endpoint is revoked at.
+func revocationEndpoint(e Endpoints, p Provider, v Vendor) string {
 	at, err := url.Parse(e.Token)
 	if err != nil {
 		return ""
@@ -251,11 +269,14 @@ func revocationEndpoint(e Endpoints, v Vendor) string {
 		}
 		return e.Revocation
 	}
-	if v.Revocation == "" {
+	if v.Revocation == "" || p.ClientID == "." || p.ClientID == ".." {
 		return ""
 	}
-	u, err := at.Parse(v.Revocation)
+	u, err := at.Parse(strings.ReplaceAll(v.Revocation, "{client_id}", url.PathEscape(p.ClientID)))
 	if err != nil {
+		return ""
+	}
+	if own, err := url.Parse(v.TokenEndpoint); u.Host != at.Host && (err != nil || own.Scheme != at.Scheme || own.Host != at.Host) {
 		return ""
 	}
 	return u.String()
@@ -288,5 +309,9 @@ func (b *Broker) disown(ctx context.Context, c Connection) error {
 	if err == nil && now.State != Revoked || err != nil && !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	return b.store.AddRevocation(ctx, b.revocationOf(c))
+	r, err := b.revocationOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	return b.store.AddRevocation(ctx, r)
 }

@@ -35,6 +35,20 @@ func (v Vendor) serves(c Connection, scopes []string) bool {
 	return v.covers(append(slices.Clone(c.Granted), c.Requested...), scopes)
 }
 
+// unrequested is what the trail says of scopes that were granted and not asked for, or "" (threat C27).
+func (v Vendor) unrequested(granted, asked []string) string {
+	var extra []string
+	for _, s := range granted {
+		if !v.covers(asked, []string{s}) {
+			extra = append(extra, s)
+		}
+	}
+	if extra == nil {
+		return ""
+	}
+	return clean("granted beyond what was asked: "+strings.Join(extra, " "), 300)
+}
+
 // union returns what to ask consent for: what is wanted and what is already granted, so that nothing granted is lost.
 // The wanted ones come first, in the caller's order.
 func (v Vendor) union(wanted, granted []string) []string {

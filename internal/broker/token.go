@@ -324,7 +324,7 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 		return Outcome{}, providerFault(g.provider, d.doing, err)
 	}
 	old := c.Generation
-	if c, err = b.sealGrant(ctx, c, g.provider, grant, r.Scopes); err != nil {
+	if c, err = b.sealGrant(ctx, c, g.provider, grant, upstream{}, r.Scopes); err != nil {
 		return Outcome{}, err
 	}
 	switch err := b.store.SwapConnection(ctx, c, old); fault.CodeOf(err) {
@@ -340,7 +340,7 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 	default:
 		return Outcome{}, err
 	}
-	f.Scopes, f.Generation, f.Outcome = c.Granted, c.Generation, "released"
+	f.Scopes, f.Generation, f.Outcome, f.Detail = c.Granted, c.Generation, "released", g.vendor.unrequested(c.Granted, c.Requested)
 	if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
 		return Outcome{}, err
 	}
@@ -351,8 +351,8 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 }
 
 // sealGrant makes c the next generation of the connection, holding what the provider granted. Where the provider
-// names no scopes, those asked for were granted (RFC 6749 §5.1).
-func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, asked []string) (Connection, error) {
+// names no scopes, those asked for were granted (RFC 6749 §5.1). u is the account at the provider.
+func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, u upstream, asked []string) (Connection, error) {
 	c.Generation++
 	c.Identity = p.Identity
 	c.Requested = asked
@@ -376,7 +376,10 @@ func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant 
 			return c, err
 		}
 	}
-	c.Attributes, err = b.sealAttributes(ctx, c, grant.Attributes)
+	if c.Attributes, err = b.sealAttributes(ctx, c, grant.Attributes); err != nil {
+		return c, err
+	}
+	c.Upstream, err = b.sealUpstream(ctx, c, u)
 	return c, err
 }
 

@@ -57,6 +57,9 @@ type Provider struct {
 	// host, the client secret is not sent there (threat E18). "" until first use.
 	Pinned string
 
+	// PinnedAuthorization is the same of the authorization endpoint: a browser is not sent to another host (threat C15).
+	PinnedAuthorization string
+
 	Identity string // security identity: SHA-256 over issuer, endpoints, client id and client authentication
 	Tags     map[string]string
 	Version  int64
@@ -127,6 +130,7 @@ type Connection struct {
 	Access     vault.Sealed
 	Refresh    vault.Sealed // empty where there is none
 	Attributes vault.Sealed // JSON object of the vendor's attributes; empty where there are none
+	Upstream   vault.Sealed // JSON object of the account at the provider; empty where it is not known
 	TokenType  string
 	Expires    time.Time // of the access token; zero where the provider did not say
 	State      ConnectionState
@@ -170,6 +174,7 @@ type Flow struct {
 	Scopes       []string // to ask the provider for
 	Requested    []string // what the caller asked for: what the poll must be served with
 	ReturnURL    string
+	Force        bool         // a consent with another account than before may replace that one
 	Session      vault.Sealed // the session URI, for the return URL
 	CustomState  vault.Sealed // or empty
 	CustomParams vault.Sealed // JSON object, or empty
@@ -229,8 +234,9 @@ type Vendor struct {
 	ScopeAliases    map[string]string // alias → canonical scope
 	AuthorizeParams map[string]string // defaults for the authorization request, which custom parameters may change
 	RefreshRotates  Rotation
-	Revocation      string // where tokens are revoked (RFC 7009), relative to the token endpoint; "" for nowhere
-	OpenID          bool   // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
+	Revocation      string       // where tokens are revoked: relative to the token endpoint, or https, where {client_id} stands for the client's; "" for nowhere
+	Revoke          RevokeRecipe // how, at Revocation
+	OpenID          bool         // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
 
 	// UserScopes is the parameter that asks for scopes of the user where scope asks for those of an installed
 	// application (Slack). A scope that begins with this name and a colon is one of the user's.
@@ -244,6 +250,20 @@ type Vendor struct {
 	TokenMember  string            // the object that holds the user's token where there is one; "" is the answer itself
 	TokenTypes   []string          // values of token_type that mean Bearer here
 	Attributes   []string          // members of the answer that callers need; a dot leads into an object
+}
+
+// RevokeRecipe says how a vendor takes a revocation. The zero value is RFC 7009 §2.1, with either token.
+type RevokeRecipe struct {
+	Method     string     // POST or DELETE; "" is POST
+	Client     AuthMethod // how the client authenticates; "" is as at the token endpoint
+	Token      string     // the only kind that is taken, access_token or refresh_token; "" is either
+	Bearer     bool       // the token authorizes the request (RFC 6750 §2.1), which then names no client and has no body
+	Member     string     // the parameter that the token is in, with no hint beside it; "" is token and a token_type_hint
+	JSON       bool       // the body is JSON, as it is with Vendor.JSONBody
+	OKMember   string     // the boolean that says, with a status of success, whether it worked; "" where the status says it
+	DeadStatus int        // the status that says that the token was dead already; 0 is none
+	DeadMember string     // JSON Pointer (RFC 6901) to a refusal's code; "" is /error
+	Dead       []string   // codes that say that the token was dead already; none is invalid_token
 }
 
 // Rotation says what a provider does to a refresh token that is used.

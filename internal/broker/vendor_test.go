@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ func (l loopbackVendor) Vendor(name string) (broker.Vendor, bool) {
 	v, ok := l.Catalogue.Vendor(name)
 	if name == l.name {
 		v.Issuer, v.AuthorizationEndpoint, v.TokenEndpoint = l.url, l.url+"/authorize", l.url+oauthtest.Token
+		if rest, ok := strings.CutPrefix(v.Revocation, "https://"); ok {
+			v.Revocation = l.url + rest[strings.Index(rest, "/"):]
+		}
 	}
 	return v, ok
 }

@@ -11,7 +11,12 @@ import (
 
 // script prepares a script of test/python or test/js that uses key k at this server.
 func (w *world) script(name string, k key, settings map[string]string) peer.Script {
-	env := peer.AWSEnv(w.server.URL(), daemon.DefaultRegion, k.ID, k.Secret)
+	return w.scriptAt(w.server.URL(), name, k, settings)
+}
+
+// scriptAt is script for a server that is reached at another address.
+func (w *world) scriptAt(endpoint, name string, k key, settings map[string]string) peer.Script {
+	env := peer.AWSEnv(endpoint, daemon.DefaultRegion, k.ID, k.Secret)
 	maps.Copy(env, settings)
 	return peer.Script{Name: name, Env: env}
 }
@@ -28,11 +33,13 @@ func everyOperation(t *testing.T, db, suite, script string) {
 	w := newWorld(t, db)
 	w.trust()
 	w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
-	events := w.script(script, root(), map[string]string{
+	members, front := w.tap()
+	events := w.scriptAt(front, script, root(), map[string]string{
 		"DISCOVERY_URL": w.idp.DiscoveryURL(), "CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret,
 		"M2M_SCOPE": "calendar.read", "USER_TOKEN": w.login("alice"),
 	}).Start(t).Wait(t)
 	wantChecked(t, suite, awsOperation, events)
+	members.wantMembers(t, suite)
 }
 
 // TestPythonRequiresAccessToken is the flow as an agent's author writes it: boto3, and @requires_access_token of the

@@ -17,8 +17,10 @@ func TestPythonTabardClient(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newWorld(t, db)
 		w.workload("calendar-agent")
+		w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
 		events := w.script("tabard_client.py", root(), map[string]string{
 			"AWS_DATA_PATH": filepath.Join(peer.Root(t), "api", "models", "aws-data"), "ISSUER": w.idp.Issuer,
+			"CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret, "M2M_SCOPE": "calendar.read",
 		}).Start(t).Wait(t)
 		wantChecked(t, suitePy, ownOperation, events)
 		var want []any

@@ -188,6 +188,7 @@ func parseGrant(members map[string]json.RawMessage, v broker.Vendor) (broker.Gra
 	if nested {
 		granted = v.OfUser(granted)
 	}
+	id, _ := text(object, "id_token") // beside the token: what is wrong with it is judged by who needs it
 	return broker.Grant{
 		AccessToken:  secret.New(access),
 		RefreshToken: secret.New(refresh),
@@ -195,6 +196,7 @@ func parseGrant(members map[string]json.RawMessage, v broker.Vendor) (broker.Gra
 		ExpiresIn:    expiry(object["expires_in"]),
 		Scopes:       granted,
 		Attributes:   attributes(members, v),
+		IDToken:      secret.New(id),
 	}, nil
 }
 

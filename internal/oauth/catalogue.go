@@ -60,7 +60,9 @@ type row struct {
 	TokenTypes            []string          `json:"tokenTypes"`            // Bearer only
 	Attributes            []string          `json:"attributes"`            // none
 	Rotation              broker.Rotation   `json:"rotation"`              // "unknown"
-	Revocation            string            `json:"revocation"`            // "": nowhere. Relative to the token endpoint
+	Revocation            string            `json:"revocation"`            // "": nowhere. Relative to the token endpoint, or https on one of hosts
+	Hosts                 []string          `json:"hosts"`                 // none. The vendor's hosts, beside the token endpoint's, that get its tokens
+	Revoke                recipe            `json:"revoke"`                // RFC 7009
 	OpenID                bool              `json:"openId"`                // false
 	Verified              Verification      `json:"verified"`              // required
 	Sources               []string          `json:"sources"`               // where the entry was read
@@ -160,5 +162,6 @@ func (c *Catalogue) Verified(name string) Verification { return c.verified[name]
 func own(v broker.Vendor) broker.Vendor {
 	v.ScopeAliases, v.AuthorizeParams, v.TokenHeaders = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams), maps.Clone(v.TokenHeaders)
 	v.GrantErrors, v.TokenTypes, v.Attributes = slices.Clone(v.GrantErrors), slices.Clone(v.TokenTypes), slices.Clone(v.Attributes)
+	v.Revoke.Dead = slices.Clone(v.Revoke.Dead)
 	return v
 }

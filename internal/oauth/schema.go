@@ -23,14 +23,12 @@ func (r row) check() error {
 		return fmt.Errorf("authMethod %q", r.AuthMethod)
 	case !slices.Contains([]broker.Rotation{broker.RotationUnknown, broker.RotationNone, broker.RotationStrict}, r.Rotation):
 		return fmt.Errorf("rotation %q", r.Rotation)
-	case !regexp.MustCompile(`^([A-Za-z0-9_-]+/?)*$`).MatchString(r.Revocation):
-		return fmt.Errorf("revocation %q: it is a path relative to the token endpoint", r.Revocation)
 	case !slices.Contains([]Verification{ByDocumentation, ByScript, ByReality}, r.Verified):
 		return fmt.Errorf("verified %q", r.Verified)
 	case !separates(r.ScopeSeparator) || !separates(r.AnswerSeparator):
 		return errors.New("scopes are separated by a space, a comma, a plus sign or a semicolon")
 	}
-	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer} {
+	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer, r.checkRevocation, r.Revoke.check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -144,6 +142,7 @@ func (r row) vendor() broker.Vendor {
 		AuthorizeParams:       r.AuthorizeParams,
 		RefreshRotates:        r.Rotation,
 		Revocation:            r.Revocation,
+		Revoke:                broker.RevokeRecipe(r.Revoke),
 		OpenID:                r.OpenID,
 		UserScopes:            r.UserScopes,
 		TokenHeaders:          r.TokenHeaders,

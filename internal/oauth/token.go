@@ -114,10 +114,15 @@ type answer struct {
 
 // post sends the body once. Its error is Unsent where no byte of the request was written, else Unknown.
 func (c *Client) post(ctx context.Context, endpoint string, header http.Header, body string) (answer, error) {
+	return c.send(ctx, http.MethodPost, endpoint, header, body)
+}
+
+// send is post with a method.
+func (c *Client) send(ctx context.Context, method, endpoint string, header http.Header, body string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	w := new(watch)
-	req, err := http.NewRequestWithContext(w.trace(ctx), http.MethodPost, endpoint, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(w.trace(ctx), method, endpoint, strings.NewReader(body))
 	if err != nil {
 		return answer{}, &broker.UpstreamError{Kind: broker.Unsent, Err: errURL}
 	}

@@ -68,8 +68,8 @@ func TestProviderChangeInvalidates(t *testing.T) {
 			must(t, db.SwapConnection(ctx, c, 0))
 		}
 		fence := got[int64](t)(db.LeaseConnection(ctx, attempt(leased), "k2", ttl))
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
-		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov2")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov2"), 50))
 		must(t, db.AddVisit(ctx, aVisit("s1", "f1"), 5))
 
 		p.Version, p.Tags = 2, map[string]string{"only": "tags"}
@@ -103,7 +103,7 @@ func TestDeleteProviderErases(t *testing.T) {
 		c := aConnection(account, "k1", "prov1")
 		must(t, db.SwapConnection(ctx, c, 0))
 		got[int64](t)(db.LeaseConnection(ctx, attempt(c), "k1", ttl))
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
 		must(t, db.AddVisit(ctx, aVisit("s1", "f1"), 5))
 		got[broker.Provider](t)(db.Provider(ctx, account, "google"))
 
@@ -123,7 +123,7 @@ func TestDeleteProviderErases(t *testing.T) {
 		wantCode(t, "provider by uid", err, fault.NotFound)
 		wantCode(t, "again", db.DeleteProvider(ctx, account, "google"), fault.NotFound)
 		wantCode(t, "a connection that comes late", db.SwapConnection(ctx, c, 0), fault.NotFound)
-		wantCode(t, "a flow that comes late", db.CreateFlow(ctx, aFlow(account, "f1", "prov1")), fault.NotFound)
+		wantCode(t, "a flow that comes late", db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50), fault.NotFound)
 	})
 }
 
@@ -254,9 +254,9 @@ func TestFlow(t *testing.T) {
 		withProvider(t, db)
 		flow := got[broker.Flow](t)
 		f := aFlow(account, "f1", "prov1")
-		must(t, db.CreateFlow(ctx, f))
+		must(t, db.CreateFlow(ctx, f, 50))
 		wantEqual(t, "flow", flow(db.FlowByID(ctx, "f1")), f)
-		wantCode(t, "create again", db.CreateFlow(ctx, f), fault.Conflict)
+		wantCode(t, "create again", db.CreateFlow(ctx, f, 50), fault.Conflict)
 		_, err := db.FlowByID(ctx, "f9")
 		wantCode(t, "unknown flow", err, fault.NotFound)
 
@@ -315,7 +315,7 @@ func TestFinishRedeemIsWhole(t *testing.T) {
 		ctx := t.Context()
 		withProvider(t, db)
 		must(t, db.SwapConnection(ctx, aConnection(account, "k1", "prov1"), 0))
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
 		must(t, db.HoldCode(ctx, "f1", vault.Sealed("code"), vault.Sealed("verifier")))
 		fence, err := db.StartRedeem(ctx, "f1", broker.Attempt{Kind: "redeem"}, ttl)
 		must(t, err)
@@ -333,7 +333,7 @@ func TestFailFlow(t *testing.T) {
 		ctx := t.Context()
 		withProvider(t, db)
 		fail := got[bool](t)
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
 		must(t, db.HoldCode(ctx, "f1", vault.Sealed("code"), vault.Sealed("verifier")))
 		fence, err := db.StartRedeem(ctx, "f1", broker.Attempt{Kind: "redeem"}, ttl)
 		must(t, err)
@@ -345,7 +345,7 @@ func TestFailFlow(t *testing.T) {
 		wantCode(t, "a code that comes late", db.HoldCode(ctx, "f1", vault.Sealed("c"), vault.Sealed("v")), fault.Conflict)
 		wantEqual(t, "unknown flow fails", fail(db.FailFlow(ctx, "f9", "no", 0)), false)
 
-		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov1"), 50))
 		must(t, db.HoldCode(ctx, "f2", vault.Sealed("code"), vault.Sealed("verifier")))
 		_, err = db.StartRedeem(ctx, "f2", broker.Attempt{Kind: "redeem"}, 0)
 		must(t, err)
@@ -362,7 +362,7 @@ func TestC06_VisitIsSpentOnce(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		withProvider(t, db)
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
 		v := aVisit("s1", "f1")
 		must(t, db.AddVisit(ctx, v, 5))
 		_, err := db.SpendVisit(ctx, "s1", "another")
@@ -391,7 +391,7 @@ func TestSweepFlows(t *testing.T) {
 		for i := range 5 {
 			f := aFlow(account, fmt.Sprint("f", i), "prov1")
 			f.Expires = at.Add(time.Duration(i) * time.Minute)
-			must(t, db.CreateFlow(ctx, f))
+			must(t, db.CreateFlow(ctx, f, 50))
 			must(t, db.AddVisit(ctx, aVisit(fmt.Sprint("s", i), f.ID), 5))
 		}
 		sweep := got[int](t)

@@ -11,7 +11,7 @@ import (
 // connectionViews is the whole row but for its ciphertexts, which the list does not even read.
 const connectionViews = `SELECT c.account, c.key, c.id, c.workload, c.user_ref, c.provider, c.flow, c.asserted, c.resources,
 	c.audiences, c.requested, c.granted, {none}, {none}, c.token_type, c.expires, c.state, c.reason, c.generation, c.identity,
-	c.fence, c.lease_until, c.created, c.updated, {none}, COALESCE(w.name, ''), p.name, CASE WHEN length(c.refresh) > 0 THEN 1 ELSE 0 END
+	c.fence, c.lease_until, c.created, c.updated, {none}, {none}, COALESCE(w.name, ''), p.name, CASE WHEN length(c.refresh) > 0 THEN 1 ELSE 0 END
 	FROM connections c JOIN providers p ON p.account = c.account AND p.uid = c.provider
 	LEFT JOIN workloads w ON w.account = c.account AND w.uid = c.workload WHERE c.account = $1`
 
@@ -48,10 +48,10 @@ func (d *DB) ConnectionView(ctx context.Context, account access.Account, id stri
 // MoveConnection implements broker.InventoryStore.
 func (d *DB) MoveConnection(ctx context.Context, c broker.Connection, oldKey string, oldGeneration int64) error {
 	const query = `UPDATE connections SET key = $1, workload = $2, access = $3, refresh = $4, generation = $5, updated = $6,
-		extra = $7, fence = fence + 1 WHERE account = $8 AND key = $9 AND generation = $10 AND state = 'active'`
+		extra = $7, upstream = $8, fence = fence + 1 WHERE account = $9 AND key = $10 AND generation = $11 AND state = 'active'`
 	return d.engine.single(ctx, func(ctx context.Context, s session) error {
 		n, err := s.exec(ctx, query, c.Key, c.Workload, blob(c.Access), blob(c.Refresh), c.Generation, millis(c.Updated), blob(c.Attributes),
-			string(c.Account), oldKey, oldGeneration)
+			blob(c.Upstream), string(c.Account), oldKey, oldGeneration)
 		if err != nil {
 			return unique(err, "the workload identity has such a connection already: delete that one first")
 		}

@@ -15,7 +15,7 @@ import (
 const (
 	flowColumns = `id, account, workload, workload_name, generation, token, user_ref, user_kind, provider, provider_name, identity,
 	resources, audiences, scopes, requested, return_url, session, custom_state, custom_params, code, verifier, state, reason, fence,
-	lease_until, connection, created, expires`
+	lease_until, connection, created, expires, force`
 	visitColumns = `state, flow, cookie, verifier, issuer, iss_sent, spent, created`
 
 	// eraseFlow removes what is sealed in a flow.
@@ -30,7 +30,7 @@ func scanFlow(s scanner) (f broker.Flow, err error) {
 	err = s.Scan(&f.ID, (*string)(&f.Account), &f.Workload, &f.WorkloadName, &f.Generation, &f.Token, &f.User, &f.UserKind,
 		&f.Provider, &f.ProviderName, &f.Identity, &resources, &audiences, &scopes, &requested, &f.ReturnURL,
 		(*[]byte)(&f.Session), (*[]byte)(&f.CustomState), (*[]byte)(&f.CustomParams), (*[]byte)(&f.Code), (*[]byte)(&f.Verifier), (*string)(&f.State),
-		&f.Reason, &f.Fence, &lease, &f.Connection, &created, &expires)
+		&f.Reason, &f.Fence, &lease, &f.Connection, &created, &expires, &f.Force)
 	if err != nil {
 		return f, err
 	}
@@ -50,15 +50,30 @@ func scanVisit(s scanner) (v broker.Visit, err error) {
 }
 
 // CreateFlow implements broker.FlowStore. It returns Conflict where the id exists, and NotFound where the provider is
-// gone.
-func (d *DB) CreateFlow(ctx context.Context, f broker.Flow) error {
+// gone. Calls for one user wait for each other at the user's row, so that each counts what the others made.
+func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
+	const lock = `UPDATE users SET created = created WHERE account = $1 AND ref = $2`
+	const count = `SELECT count(*) FROM flows WHERE account = $1 AND workload = $2 AND user_ref = $3 AND expires > $4
+		AND state IN ('created', 'code_held', 'redeeming')`
 	const query = `INSERT INTO flows (` + flowColumns + `, visits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, 0)`
-	_, err := d.exec(ctx, query, f.ID, string(f.Account), f.Workload, f.WorkloadName, f.Generation, f.Token, f.User, f.UserKind,
-		f.Provider, f.ProviderName, f.Identity, encodeList(f.Resources), encodeList(f.Audiences), encodeList(f.Scopes),
-		encodeList(f.Requested), f.ReturnURL, blob(f.Session), blob(f.CustomState), blob(f.CustomParams), blob(f.Code), blob(f.Verifier),
-		string(f.State), f.Reason, f.Fence, millis(f.LeaseUntil), f.Connection, millis(f.Created), millis(f.Expires))
-	return unique(orphan(err, "credential provider %q does not exist", f.ProviderName), "the session exists already")
+		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, 0)`
+	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if _, err := s.exec(ctx, lock, string(f.Account), f.User); err != nil {
+			return classify(err)
+		}
+		var open int
+		if err := s.row(ctx, count, string(f.Account), f.Workload, f.User, millis(f.Created)).Scan(&open); err != nil {
+			return classify(err)
+		}
+		if open >= max {
+			return fault.New(fault.Throttled, "%d consent sessions of this user are open at this workload identity, which is as many as there may be", open)
+		}
+		_, err := s.exec(ctx, query, f.ID, string(f.Account), f.Workload, f.WorkloadName, f.Generation, f.Token, f.User, f.UserKind,
+			f.Provider, f.ProviderName, f.Identity, encodeList(f.Resources), encodeList(f.Audiences), encodeList(f.Scopes),
+			encodeList(f.Requested), f.ReturnURL, blob(f.Session), blob(f.CustomState), blob(f.CustomParams), blob(f.Code), blob(f.Verifier),
+			string(f.State), f.Reason, f.Fence, millis(f.LeaseUntil), f.Connection, millis(f.Created), millis(f.Expires), flag(f.Force))
+		return unique(orphan(err, "credential provider %q does not exist", f.ProviderName), "the session exists already")
+	})
 }
 
 // FlowByID implements broker.FlowStore.

@@ -44,8 +44,8 @@ func TestHostedLogins(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		withProvider(t, db)
-		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1")))
-		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov1")))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f1", "prov1"), 50))
+		must(t, db.CreateFlow(ctx, aFlow(account, "f2", "prov1"), 50))
 		must(t, db.AddLogin(ctx, aLogin("s1", "f1"), 2))
 		wantCode(t, "same state", db.AddLogin(ctx, aLogin("s1", "f1"), 2), fault.Conflict)
 		wantCode(t, "of nothing", db.AddLogin(ctx, aLogin("s9", "f9"), 2), fault.Conflict)

@@ -12,7 +12,7 @@ import (
 
 const providerColumns = `account, uid, name, callback_id, vendor, client_id, auth_method, secret, secret_id, discovery_url,
 	issuer, authorization_endpoint, token_endpoint, response_types, token_auth_methods, pinned, identity, tags, version,
-	created, updated, obo, private_key, public_key`
+	created, updated, obo, private_key, public_key, pinned_authorization`
 
 func scanProvider(s scanner) (p broker.Provider, err error) {
 	var responses, methods, tags, obo string
@@ -20,7 +20,7 @@ func scanProvider(s scanner) (p broker.Provider, err error) {
 	err = s.Scan((*string)(&p.Account), &p.UID, &p.Name, &p.CallbackID, &p.Vendor, &p.ClientID, (*string)(&p.AuthMethod),
 		(*[]byte)(&p.Secret), &p.SecretID, &p.DiscoveryURL, &p.Issuer, &p.AuthorizationEndpoint, &p.TokenEndpoint, &responses,
 		&methods, &p.Pinned, &p.Identity, &tags, &p.Version, &created, &updated, &obo,
-		(*[]byte)(&p.PrivateKey), &p.PublicKey)
+		(*[]byte)(&p.PrivateKey), &p.PublicKey, &p.PinnedAuthorization)
 	if err != nil {
 		return p, err
 	}
@@ -51,11 +51,12 @@ func encodeOBO(o *broker.OnBehalfOf) string {
 // CreateProvider implements broker.ProviderStore.
 func (d *DB) CreateProvider(ctx context.Context, p broker.Provider) error {
 	const query = `INSERT INTO providers (` + providerColumns + `)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)`
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)`
 	_, err := d.exec(ctx, query, string(p.Account), p.UID, p.Name, p.CallbackID, p.Vendor, p.ClientID, string(p.AuthMethod),
 		blob(p.Secret), p.SecretID, p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint,
 		encodeList(p.ResponseTypes), encodeList(p.TokenAuthMethods), p.Pinned, p.Identity, encodeMap(p.Tags), p.Version,
-		millis(p.Created), millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey)
+		millis(p.Created), millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey,
+		p.PinnedAuthorization)
 	d.exchanges.drop(p.Account)
 	return unique(err, "credential provider %q exists already", p.Name)
 }
@@ -99,7 +100,7 @@ func (d *DB) SwapProvider(ctx context.Context, p broker.Provider, oldVersion int
 	const update = `UPDATE providers SET name = $1, callback_id = $2, vendor = $3, client_id = $4, auth_method = $5, secret = $6,
 		secret_id = $7, discovery_url = $8, issuer = $9, authorization_endpoint = $10, token_endpoint = $11, response_types = $12,
 		token_auth_methods = $13, pinned = $14, identity = $15, tags = $16, version = $17, created = $18, updated = $19, obo = $20,
-		private_key = $21, public_key = $22 WHERE account = $23 AND uid = $24`
+		private_key = $21, public_key = $22, pinned_authorization = $23 WHERE account = $24 AND uid = $25`
 	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
 		var old string
 		err := s.row(ctx, lock, string(p.Account), p.UID, oldVersion).Scan(&old)
@@ -113,7 +114,7 @@ func (d *DB) SwapProvider(ctx context.Context, p broker.Provider, oldVersion int
 			p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint, encodeList(p.ResponseTypes),
 			encodeList(p.TokenAuthMethods), p.Pinned, p.Identity, encodeMap(p.Tags), p.Version, millis(p.Created),
 			millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey,
-			string(p.Account), p.UID)
+			p.PinnedAuthorization, string(p.Account), p.UID)
 		if err != nil || old == p.Identity {
 			return unique(err, "credential provider %q exists already", p.Name)
 		}
@@ -168,6 +169,18 @@ func (d *DB) DeleteProvider(ctx context.Context, account access.Account, name st
 func (d *DB) PinProvider(ctx context.Context, account access.Account, uid, origin string) (string, error) {
 	const query = `UPDATE providers SET version = version + CASE WHEN pinned = '' THEN 1 ELSE 0 END,
 		pinned = CASE WHEN pinned = '' THEN $1 ELSE pinned END WHERE account = $2 AND uid = $3 RETURNING pinned, name`
+	return d.pin(ctx, query, account, uid, origin)
+}
+
+// PinAuthorization implements broker.ProviderStore, as PinProvider does.
+func (d *DB) PinAuthorization(ctx context.Context, account access.Account, uid, origin string) (string, error) {
+	const query = `UPDATE providers SET version = version + CASE WHEN pinned_authorization = '' THEN 1 ELSE 0 END,
+		pinned_authorization = CASE WHEN pinned_authorization = '' THEN $1 ELSE pinned_authorization END
+		WHERE account = $2 AND uid = $3 RETURNING pinned_authorization, name`
+	return d.pin(ctx, query, account, uid, origin)
+}
+
+func (d *DB) pin(ctx context.Context, query string, account access.Account, uid, origin string) (string, error) {
 	var pinned, name string
 	err := d.engine.single(ctx, func(ctx context.Context, s session) error {
 		err := s.row(ctx, query, origin, string(account), uid).Scan(&pinned, &name)

@@ -29,7 +29,7 @@ func TestConnectionViews(t *testing.T) {
 		for _, c := range []broker.Connection{one, two, three} {
 			must(t, db.SwapConnection(ctx, c, 0))
 		}
-		bare := func(c broker.Connection) broker.Connection { c.Access, c.Refresh = nil, nil; return c }
+		bare := func(c broker.Connection) broker.Connection { c.Access, c.Refresh, c.Upstream = nil, nil, nil; return c }
 		view := got[broker.ConnectionView](t)(db.ConnectionView(ctx, account, "id-k1"))
 		wantEqual(t, "view", view, broker.ConnectionView{Connection: bare(one), WorkloadName: "calendar", ProviderName: "google", Refreshable: true})
 		view = got[broker.ConnectionView](t)(db.ConnectionView(ctx, account, "id-k2"))
@@ -73,6 +73,7 @@ func TestMoveAndDeleteConnection(t *testing.T) {
 		must(t, db.SwapConnection(ctx, c, 0))
 		must(t, db.SwapConnection(ctx, taken, 0))
 		moved := c
+		moved.Upstream = vault.Sealed("u2")
 		moved.Key, moved.Workload, moved.Generation, moved.Access, moved.Refresh, moved.Attributes = "k2", "w2", 2, vault.Sealed("a2"), vault.Sealed("r2"), vault.Sealed("x2")
 		wantCode(t, "another generation", db.MoveConnection(ctx, moved, "k1", 7), fault.Conflict)
 		clash := moved

@@ -1,7 +1,8 @@
 """Our own operations through boto3.client("tabard") and the aws command, from the published model and nothing else.
 
 Environment: AWS's variables as in threelo.py, with the root key; AWS_DATA_PATH, the folder with the model;
-AWS_ENDPOINT_URL_TABARD; ISSUER, an OpenID provider that nobody has trusted yet. Events: checked {operation}, once for
+AWS_ENDPOINT_URL_TABARD; ISSUER, an OpenID provider that nobody has trusted yet, where CLIENT_ID with CLIENT_SECRET may use
+client_credentials for M2M_SCOPE. Events: checked {operation}, once for
 each that held; at the end done {count}. The first assert that fails ends it with exit code 1 and a traceback.
 """
 
@@ -122,6 +123,11 @@ def issuers():
     held("CreateTrustedIssuer")
     assert issuer in [i["issuer"] for i in paged("list_trusted_issuers", "trustedIssuers", 1)]
     held("ListTrustedIssuers")
+    back = tabard.set_issuer_login(issuer=issuer, clientId="an-application", clientSecret="not-checked-yet")["redirectUri"]
+    assert back.startswith(os.environ["AWS_ENDPOINT_URL_TABARD"]), back
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.set_issuer_login, clientId="a",
+            issuer=f"https://{mark}.example.com")  # development mode trusts any issuer on loopback
+    held("SetIssuerLogin")
     tabard.delete_trusted_issuer(issuer=issuer)
     refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.delete_trusted_issuer, issuer=issuer)
     held("DeleteTrustedIssuer")
@@ -153,6 +159,58 @@ def workloads():
     assert tabard.describe_user(workloadIdentityToken=wat)["kind"] == "none", "a machine has a user"
     refused(tabard.exceptions.UnauthorizedException, 401, tabard.describe_user, workloadIdentityToken="no token")
     held("DescribeUser")
+    refused(tabard.exceptions.ValidationException, 400, tabard.get_user_info, workloadIdentityToken=wat)
+    refused(tabard.exceptions.UnauthorizedException, 401, tabard.get_user_info, workloadIdentityToken="no token")
+    held("GetUserInfo")
+    return name
+
+
+def connections(workload):
+    """A machine's connection, from its first token to its deletion."""
+    control = boto3.client("bedrock-agentcore-control", region_name=REGION)
+    data = boto3.client("bedrock-agentcore", region_name=REGION)
+    provider, heir, missing = f"machine-{mark}", f"heir-{mark}", f"cn_{mark}"
+    control.create_oauth2_credential_provider(
+        name=provider, credentialProviderVendor="CustomOauth2",
+        oauth2ProviderConfigInput={"customOauth2ProviderConfig": {
+            "oauthDiscovery": {"discoveryUrl": setting("ISSUER") + "/.well-known/openid-configuration"},
+            "clientId": setting("CLIENT_ID"), "clientSecret": setting("CLIENT_SECRET")}})
+    checks = tabard.test_provider(providerName=provider)["checks"]
+    assert {c["name"]: c["status"] for c in checks}["metadata"] == "pass", checks
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.test_provider, providerName=f"none-{mark}")
+    held("TestProvider")
+
+    wat = data.get_workload_access_token(workloadName=workload)["workloadAccessToken"]
+    data.get_resource_oauth2_token(workloadIdentityToken=wat, resourceCredentialProviderName=provider, oauth2Flow="M2M",
+                                   scopes=[setting("M2M_SCOPE")])
+    [listed] = paged("list_connections", "connections", 2, providerName=provider)
+    one = {"connectionId": listed["connectionId"]}
+    got = tabard.get_connection(**one)["connection"]
+    assert got == listed and got["workloadName"] == workload and got["providerName"] == provider, (got, listed)
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.get_connection, connectionId=missing)
+    held("GetConnection")
+
+    told = tabard.report_token_invalid(workloadIdentityToken=wat, **one)
+    assert told["connectionState"] in ("active", "needs_reauth"), told
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.report_token_invalid, workloadIdentityToken=wat,
+            connectionId=missing)
+    held("ReportTokenInvalid")
+
+    # A machine's connection is nobody's consent, and stays where it is.
+    control.create_workload_identity(name=heir)
+    refused(tabard.exceptions.ConflictException, 409, tabard.transfer_connection, workloadName=heir, **one)
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.transfer_connection, workloadName=heir,
+            connectionId=missing)
+    held("TransferConnection")
+
+    ended = tabard.revoke_connection(skipUpstream=True, **one)
+    assert ended["upstream"] == "skipped" and ended["connection"]["state"] == "revoked", ended
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.revoke_connection, connectionId=missing)
+    held("RevokeConnection")
+    tabard.delete_connection(**one)
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.get_connection, **one)
+    refused(tabard.exceptions.ResourceNotFoundException, 404, tabard.delete_connection, **one)
+    held("DeleteConnection")
 
 
 def audit():
@@ -190,7 +248,7 @@ def no_endpoint():
 
 principal = principals()
 access_keys(principal)
-workloads()
+connections(workloads())
 issuers()
 audit()
 command(principal)

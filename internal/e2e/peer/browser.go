@@ -15,9 +15,10 @@ import (
 // Browser is a scripted user: it keeps cookies, follows redirects, and fills in the login and consent forms of OIDC. It
 // is for one goroutine. The zero value is of no use; take NewBrowser.
 type Browser struct {
-	User   string   // who signs in
-	Deny   bool     // says no on the consent page
-	Reject []string // scopes that the user unticks before allowing the rest
+	User     string   // who signs in
+	Password string   // what Dex asks for besides; oidc-provider asks for none
+	Deny     bool     // says no on the consent page
+	Reject   []string // scopes that the user unticks before allowing the rest
 
 	Trail []string // every address visited or, for the last one, stopped at
 
@@ -120,12 +121,15 @@ func (b *Browser) answer(page Page) (target string, values url.Values) {
 	if page.Status >= 300 && page.Status < 400 {
 		return page.Header.Get("Location"), nil
 	}
-	if !strings.HasPrefix(page.URL.Path, "/interaction/") || page.Status != http.StatusOK {
+	dex := strings.HasSuffix(page.URL.Path, "/auth/local/login")
+	if !dex && !strings.HasPrefix(page.URL.Path, "/interaction/") || page.Status != http.StatusOK {
 		return "", nil
 	}
 	for _, m := range formAction.FindAllStringSubmatch(page.Body, -1) {
 		action := html.UnescapeString(m[1])
 		switch {
+		case dex:
+			return action, url.Values{"login": {b.User}, "password": {b.Password}}
 		case strings.HasSuffix(action, "/login"):
 			return action, url.Values{"login": {b.User}}
 		case strings.HasSuffix(action, "/confirm") && !b.Deny:

@@ -72,7 +72,10 @@ type Server struct {
 	spent    map[string]bool       // refresh tokens
 	revoked  map[int]bool          // families
 	next     int
-	killed   []string // what came to the revocation endpoint
+	killed   []string        // what came to the revocation endpoint
+	issued   map[string]int  // access token → family
+	ended    map[string]bool // tokens that a vendor revoked its own way
+	idToken  map[string]any  // claims to change; nil where none is issued
 
 	clientKeys []jose.JSONWebKey // with them the client has no secret
 	assertions map[string]bool   // by jti
@@ -112,6 +115,7 @@ func newServer() *Server {
 		rotate: true, lifetime: 3600,
 		members: map[string]any{}, faults: map[string][]Fault{}, hits: map[string]int{}, codes: map[string]url.Values{}, asked: map[int]url.Values{},
 		families: map[string]int{}, spent: map[string]bool{}, revoked: map[int]bool{}, assertions: map[string]bool{},
+		issued: map[string]int{}, ended: map[string]bool{},
 	}
 }
 
@@ -193,7 +197,11 @@ func (s *Server) handler() http.Handler {
 		reply(w, http.StatusOK, map[string]any{"keys": []any{}})
 	}))
 	mux.Handle("POST "+Token, s.faulty(Token, s.serveToken))
-	mux.Handle("POST "+Revoke, s.faulty(Revoke, s.serveRevoke))
+	if e := s.manner.ends; e != nil {
+		mux.Handle(e.pattern, s.faulty(Revoke, s.serveEnding))
+	} else {
+		mux.Handle("POST "+Revoke, s.faulty(Revoke, s.serveRevoke))
+	}
 	mux.HandleFunc("/authorize", func(w http.ResponseWriter, r *http.Request) {
 		answer, _ := s.Approve(r.URL.String())
 		http.Redirect(w, r, r.URL.Query().Get("redirect_uri")+"?"+answer.Encode(), http.StatusFound)
@@ -249,6 +257,9 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status, members, asked := s.tokenLocked(r)
+	if asked != nil && s.idToken != nil {
+		members["id_token"] = s.idTokenLocked()
+	}
 	s.manner.reply(w, r, status, members, asked)
 }
 
@@ -299,6 +310,7 @@ func (s *Server) tokenLocked(r *http.Request) (status int, members map[string]an
 // grantLocked issues tokens; family 0 has no refresh token.
 func (s *Server) grantLocked(scope string, family int) map[string]any {
 	answer := map[string]any{"access_token": "at-" + rand.Text(), "token_type": "Bearer", "expires_in": s.lifetime, "scope": scope}
+	s.issued[answer["access_token"].(string)] = family
 	if family != 0 && (s.rotate || !slices.Contains(slices.Collect(maps.Values(s.families)), family)) {
 		token := "rt-" + rand.Text()
 		s.families[token] = family

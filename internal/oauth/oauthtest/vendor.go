@@ -19,6 +19,7 @@ func NewVendor(tb testing.TB, name string) *Server {
 		tb.Fatalf("oauthtest: no script for vendor %s", name)
 	}
 	s := newServer()
+	m.ends = endings()[name]
 	s.manner, s.rotate = m, !m.keeps
 	s.start(tb)
 	return s
@@ -34,6 +35,7 @@ type manner struct {
 	json                bool // the token request is JSON
 	header              func(h http.Header) (status int)
 	write               func(w http.ResponseWriter, r *http.Request, status int, members map[string]any, asked url.Values)
+	ends                *ending // nil: RFC 7009
 }
 
 // authorize says what is wrong with an authorization request.
@@ -120,7 +122,9 @@ func vendors() map[string]manner {
 				}
 				return 0
 			}},
-		"HubspotOauth2": {postOnly: true, noPKCE: true, keeps: true, write: hubspot},
+		"HubspotOauth2":  {postOnly: true, noPKCE: true, keeps: true, write: hubspot},
+		"DropboxOauth2":  {keeps: true, needs: func(q url.Values) bool { return q.Get("token_access_type") == "offline" }},
+		"FacebookOauth2": {noPKCE: true, needs: func(url.Values) bool { return false }},
 	}
 }
 
