@@ -88,7 +88,8 @@ type RevokeOutcome struct {
 
 // RevokeConnection erases the connection's tokens and sets it to revoked, durably, whatever the provider says. Then it
 // revokes the refresh token (or, without one or where the vendor takes no other, the access token) at the provider, by
-// RFC 7009 or the vendor's way, unless skip is set: once at once, and where that comes to nothing again in the background. Revoking what is revoked tells what became of it.
+// RFC 7009 or the vendor's way, unless skip is set: once at once, and where that comes to nothing again in the
+// background. Revoking what is revoked tells what became of it.
 func (b *Broker) RevokeConnection(ctx context.Context, caller access.Caller, id string, skip bool) (RevokeOutcome, error) {
 	v, err := b.permitConnection(ctx, caller, access.RevokeConnection, id, "")
 	if err != nil {

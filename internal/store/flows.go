@@ -113,12 +113,18 @@ func moved() error { return fault.New(fault.Conflict, "the session has moved on 
 
 // SpendVisit implements broker.FlowStore.
 func (d *DB) SpendVisit(ctx context.Context, state, cookie string) (broker.Visit, error) {
-	const spend = `UPDATE visits SET spent = 1 WHERE state = $1 AND cookie = $2 AND spent = 0 RETURNING ` + visitColumns
-	const why = `SELECT cookie FROM visits WHERE state = $1`
-	var v broker.Visit
+	return spend(ctx, d, "visits", visitColumns, scanVisit, state, cookie)
+}
+
+// spend marks the row of table with this state as spent and returns it, where it is not spent and its cookie is cookie.
+// NotFound means that the state is not known, Denied that the cookie differs, Conflict that it was spent already.
+func spend[R any](ctx context.Context, d *DB, table, columns string, scan func(scanner) (R, error), state, cookie string) (R, error) {
+	once := `UPDATE ` + table + ` SET spent = 1 WHERE state = $1 AND cookie = $2 AND spent = 0 RETURNING ` + columns
+	why := `SELECT cookie FROM ` + table + ` WHERE state = $1`
+	var row R
 	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
 		var err error
-		v, err = scanVisit(s.row(ctx, spend, state, cookie))
+		row, err = scan(s.row(ctx, once, state, cookie))
 		if !errors.Is(err, sql.ErrNoRows) {
 			return classify(err)
 		}
@@ -131,7 +137,7 @@ func (d *DB) SpendVisit(ctx context.Context, state, cookie string) (broker.Visit
 		}
 		return fault.New(fault.Conflict, "the state was used already")
 	})
-	return or(v, err)
+	return or(row, err)
 }
 
 // HoldCode implements broker.FlowStore.

@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
@@ -80,25 +78,7 @@ func (d *DB) AddLogin(ctx context.Context, l broker.Login, max int) error {
 
 // SpendLogin implements broker.HostedStore.
 func (d *DB) SpendLogin(ctx context.Context, state, cookie string) (broker.Login, error) {
-	const spend = `UPDATE hosted_logins SET spent = 1 WHERE state = $1 AND cookie = $2 AND spent = 0 RETURNING ` + hostedColumns
-	const why = `SELECT cookie FROM hosted_logins WHERE state = $1`
-	var l broker.Login
-	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
-		var err error
-		l, err = scanHosted(s.row(ctx, spend, state, cookie))
-		if !errors.Is(err, sql.ErrNoRows) {
-			return classify(err)
-		}
-		var want string
-		if err := s.row(ctx, why, state).Scan(&want); err != nil {
-			return found(err, "the state is not known")
-		}
-		if want != cookie {
-			return fault.New(fault.Denied, "the state belongs to another browser")
-		}
-		return fault.New(fault.Conflict, "the state was used already")
-	})
-	return or(l, err)
+	return spend(ctx, d, "hosted_logins", hostedColumns, scanHosted, state, cookie)
 }
 
 // OpenHosted implements broker.HostedStore.
