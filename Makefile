@@ -46,4 +46,4 @@ bench: ## the benchmark of the hot path and its floor
 	go run ./bench
 
 clean: ## remove what build and provision made
-	rm -rf bin test/node_modules test/postgres/node_modules test/.venv
+	rm -rf bin test/node_modules test/postgres/node_modules test/.venv test/keycloak/dist

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests run against: npm packages and a Python environment under ignored folders, PostgreSQL and
-# Chromium where the machine lacks them and lets us, Dex into Go's caches. Says plainly what it could not get. With
-# CI=true that is a failure, else the tests that need it skip. Prints nothing but progress; runs in some seconds when all
-# is there.
+# Chromium where the machine lacks them and lets us, Dex into Go's caches, Keycloak from Maven. Says plainly what it
+# could not get. With CI=true that is a failure, else the tests that need it skip. Prints nothing but progress; runs in
+# some seconds when all is there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -93,6 +93,40 @@ dex() {
   (cd test/dex && GOWORK=off CGO_ENABLED=0 go build -o /dev/null .) >"$log" 2>&1 || lacks 'Dex' "$(tail -n 3 "$log")"
 }
 
+# Keycloak comes as a Maven artifact of 158 MB. test/keycloak/keycloak.sha256 names its version and checksum. What takes
+# it long happens once, here: it is built for its database, and a database with the realm is made, which tests copy.
+keycloak() {
+  have java && have mvn || debian default-jre-headless maven || { lacks Keycloak 'install Java 17 or later and Maven'; return; }
+  say 'Keycloak (test/keycloak/dist; the first time takes a minute)'
+  once test/keycloak/dist/.tabard test/keycloak/keycloak.sha256 -- new_keycloak ||
+    { lacks Keycloak "$(grep -m 1 ERROR "$log" || tail -n 3 "$log")"; return; }
+  once test/keycloak/dist/.realm test/keycloak/keycloak.sha256 test/keycloak/realm.json -- new_realm ||
+    lacks 'the realm of Keycloak' "$(grep -m 1 ERROR "$log" || tail -n 3 "$log")"
+}
+
+new_keycloak() {
+  local dist=test/keycloak/dist sum archive version
+  read -r sum archive <test/keycloak/keycloak.sha256
+  version=${archive#keycloak-quarkus-dist-} version=${version%.tar.gz}
+  rm -rf "$dist" && mkdir -p "$dist" || return 1
+  mvn -B -ntp org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -DoutputDirectory="$PWD/$dist" \
+    -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:tar.gz" || return 1
+  [ "$(sha256 "$dist/$archive")" = "$sum" ] || { rm -rf "$dist"; echo "$archive has another checksum than $sum"; return 1; }
+  tar -xzf "$dist/$archive" -C "$dist" --strip-components=1 && rm "$dist/$archive" || return 1
+  kc build --db=dev-file
+}
+
+new_realm() {
+  local dist=test/keycloak/dist
+  rm -rf "$dist/data" "$dist/realm.json"
+  kc import --optimized --file="$PWD/test/keycloak/realm.json" || return 1
+  cp test/keycloak/realm.json "$dist/realm.json" # tells the tests which realm the database has
+}
+
+kc() { JAVA_OPTS='-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1' test/keycloak/dist/bin/kc.sh "$@"; }
+
+sha256() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1; }
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 npm_packages
@@ -100,6 +134,7 @@ python_environment
 postgres
 chromium
 dex
+keycloak
 
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "${CI:-}" = true ]; then
