@@ -20,8 +20,8 @@ const module = "github.com/tabard-id/tabard"
 // allowed is the table of docs/design.md: which packages of this module a package's own code may import. Adding a row or
 // an edge is a reviewed decision. Tests may import what they like, except that nothing but a test imports a peer.
 func allowed() map[string][]string {
-	core := []string{"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault", "internal/broker"}
-	adapters := []string{"internal/oauth", "internal/kms", "internal/store", "internal/awsapi", "internal/consent"}
+	core := []string{"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault", "internal/broker", "internal/signing"}
+	adapters := []string{"internal/oauth", "internal/kms", "internal/store", "internal/awsapi", "internal/consent", "internal/issuer"}
 	any := []string{"*"}
 	return map[string][]string{
 		"internal/secret":          {},
@@ -33,13 +33,15 @@ func allowed() map[string][]string {
 		"internal/jws":             {"internal/fault", "internal/secret"},
 		"internal/jws/jwstest":     {},
 		"internal/identity":        {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/vault"},
-		"internal/broker":          {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/identity", "internal/vault"},
+		"internal/signing":         {"internal/fault", "internal/jws", "internal/secret", "internal/vault"},
+		"internal/broker":          {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/identity", "internal/signing", "internal/vault"},
 		"internal/oauth":           {"internal/broker", "internal/identity", "internal/fault", "internal/secret"},
 		"internal/oauth/oauthtest": {"internal/secret"},
 		"internal/kms":             {"internal/vault", "internal/broker", "internal/fault", "internal/secret"},
-		"internal/store":           {"internal/access", "internal/identity", "internal/vault", "internal/broker", "internal/fault"},
+		"internal/store":           {"internal/access", "internal/identity", "internal/vault", "internal/signing", "internal/broker", "internal/fault"},
 		"internal/awsapi":          append([]string{"api"}, core...),
 		"internal/consent":         core,
+		"internal/issuer":          core,
 		"internal/daemon":          append(slices.Clone(core), adapters...),
 		"internal/standin":         {"internal/secret"},
 		"internal/e2e":             any,
@@ -56,7 +58,7 @@ func allowed() map[string][]string {
 // isCore lists the packages that know no HTTP, no SQL, no files and no HTML.
 func isCore(dir string) bool {
 	switch dir {
-	case "internal/secret", "internal/fault", "internal/access", "internal/jws", "internal/vault", "internal/identity", "internal/broker":
+	case "internal/secret", "internal/fault", "internal/access", "internal/jws", "internal/vault", "internal/identity", "internal/broker", "internal/signing":
 		return true
 	}
 	return false
@@ -65,7 +67,7 @@ func isCore(dir string) bool {
 // mayExpose lists who may turn a secret back into a string.
 func mayExpose(dir string) bool {
 	switch dir {
-	case "internal/secret", "internal/jws", "internal/vault", "internal/identity", "internal/broker", "internal/oauth", "internal/kms",
+	case "internal/secret", "internal/jws", "internal/vault", "internal/signing", "internal/identity", "internal/broker", "internal/oauth", "internal/kms",
 		"internal/awsapi", "internal/consent", "internal/daemon", "internal/standin", "", "cmd/tabard":
 		return true
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -69,13 +70,20 @@ func (c *Client) UserInfo(ctx context.Context) (*UserInfo, error) {
 
 // ours calls an operation of Tabard that takes a workload access token. It goes through the AWS client of an operation
 // that takes and answers JSON as ours do, so that endpoint, credentials, signing, retries and errors are the same.
-func (c *Client) ours(ctx context.Context, op string) (answer map[string]json.RawMessage, err error) {
+func (c *Client) ours(ctx context.Context, op string) (map[string]json.RawMessage, error) {
 	who := valuesOf(ctx).who
 	if who.kind == nobody {
 		return nil, &Error{Code: ErrNoIdentity, Message: "the context has no user: pass the request's context, or set one with WithUserToken"}
 	}
+	return c.oursAs(ctx, who, op, nil)
+}
+
+// oursAs is ours for who, with more members in the request than the workload access token.
+func (c *Client) oursAs(ctx context.Context, who identity, op string, more map[string]string) (answer map[string]json.RawMessage, err error) {
 	err = c.as(ctx, who, func(wat secret.Text) error {
-		body, err := json.Marshal(map[string]string{"workloadIdentityToken": wat.Expose()})
+		members := map[string]string{"workloadIdentityToken": wat.Expose()}
+		maps.Copy(members, more)
+		body, err := json.Marshal(members)
 		if err != nil {
 			return invalid("the workload access token cannot be sent")
 		}

@@ -140,6 +140,37 @@ func ExampleClient_TokenSource() {
 	// Output: true
 }
 
+func ExampleClient_ReportInvalid() {
+	client, ctx := started()
+	ctx = tabard.WithConsentHandler(ctx, func(context.Context, tabard.Consent) error { return nil })
+	need := tabard.OAuth2{Provider: "google", Scopes: []string{calendar.CalendarEventsScope}}
+	call := func(*tabard.Token) (status int) { return http.StatusUnauthorized } // some protocol of your own
+
+	token, err := client.Token(ctx, need)
+	if err == nil && call(token) == http.StatusUnauthorized {
+		token, err = client.ReportInvalid(ctx, need, token) // refreshed, or the user has to consent again
+	}
+	fmt.Println(token, err)
+	// Output: tabard.Token([secret]) <nil>
+}
+
+func ExampleTokenSource_ReportInvalid() {
+	client, ctx := started()
+	ctx = tabard.WithConsentHandler(ctx, func(context.Context, tabard.Consent) error { return nil })
+	source := client.TokenSource(ctx, tabard.OAuth2{Provider: "google", Scopes: []string{calendar.CalendarEventsScope}})
+
+	token, err := source.Token()
+	if err != nil {
+		log.Fatal(err)
+	}
+	// The provider answered 401 to it.
+	if token, err = source.ReportInvalid(token); errors.Is(err, tabard.ErrConsentRequired) {
+		log.Fatal("connect your account again")
+	}
+	fmt.Println(token.Type(), err)
+	// Output: Bearer <nil>
+}
+
 func ExampleClient_HTTPClient() {
 	client, ctx := started()
 	need := tabard.OAuth2{Provider: "google", Scopes: []string{calendar.CalendarEventsScope}}

@@ -38,6 +38,7 @@ const (
 	opKey      = "/identities/api-key"
 	opComplete = "/identities/CompleteResourceTokenAuth"
 	opPayment  = "/identities/payment/token"
+	opReport   = "/tabard/ReportTokenInvalid"
 
 	session = "urn:ietf:params:oauth:request_uri:c2Vzc2lvbg"
 	authURL = "http://127.0.0.1/identities/oauth2/authorize?request_uri=c2Vzc2lvbg"
@@ -59,6 +60,7 @@ func newFake() *fake {
 		opComplete: func(int, object) (int, object) {
 			return 200, object{}
 		},
+		opReport: func(int, object) (int, object) { return 200, object{"connectionState": "active"} },
 		opPayment: func(int, object) (int, object) {
 			return fault(403, "AccessDeniedException", "payments are not for agents")
 		},

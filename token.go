@@ -97,8 +97,7 @@ func (c *Client) ask(ctx context.Context, need OAuth2, session string, force boo
 	}
 	v := valuesOf(ctx)
 	if v.who.kind == nobody && need.flow() != M2M {
-		return nil, &Error{Code: ErrNoIdentity, Message: need.Provider +
-			": the context has no user: pass the request's context, or set one with WithUserToken"}
+		return nil, noUser(need)
 	}
 	in := need.input(v, c.returnURL)
 	if session != "" {
@@ -117,6 +116,10 @@ func (c *Client) ask(ctx context.Context, need OAuth2, session string, force boo
 		return nil, err
 	}
 	return answer(need, session, out)
+}
+
+func noUser(need OAuth2) *Error {
+	return &Error{Code: ErrNoIdentity, Message: need.Provider + ": the context has no user: pass the request's context, or set one with WithUserToken"}
 }
 
 // answer reads the three shapes of a 200: a token, a consent to ask for, a consent that failed (contract §5.4).

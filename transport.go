@@ -2,6 +2,7 @@ package tabard
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,21 +13,25 @@ import (
 // Transport returns a RoundTripper that presents a token with each request, for the user in the request's own context:
 // one transport serves all users. A nil base is http.DefaultTransport.
 //
-// It asks the service for each request. If the resource answers 401 it asks once more, and repeats the request if the
-// token has changed and the body can be sent again (http.Request.GetBody). The token goes only over https, or to
-// loopback; only to the declaration's Hosts, if it names any; and not along with a redirect to another host. A 401
-// that stays means that the provider ended the grant without telling: Client.Reconsent gets a new one.
+// It asks the service for each request. If the resource answers 401, and the body can be sent again
+// (http.Request.GetBody), it reports the token as Client.ReportInvalid does, and repeats the request once if that brings
+// another token. Where only a new consent helps, that is the error. A 401 whose WWW-Authenticate blames something else
+// than the token is not reported. The token goes only over https, or to loopback; only to the declaration's Hosts, if it
+// names any; and not along with a redirect to another host.
 // Errors are as Client.Token's; http.Client wraps them so that errors.AsType still finds them.
 func (c *Client) Transport(need OAuth2, base http.RoundTripper) http.RoundTripper {
-	return &transport{need: need, base: base, fetch: func(ctx context.Context, _ string) (*Token, error) {
+	return &transport{need: need, base: base, fetch: func(ctx context.Context, refused *Token, report bool) (*Token, error) {
+		if report {
+			return c.ReportInvalid(ctx, need, refused)
+		}
 		return c.Token(ctx, need)
 	}}
 }
 
 type transport struct {
 	need  OAuth2
-	base  http.RoundTripper                                               // nil: http.DefaultTransport
-	fetch func(ctx context.Context, stale string) (tok *Token, err error) // stale: what the resource refused, or ""
+	base  http.RoundTripper                                                      // nil: http.DefaultTransport
+	fetch func(ctx context.Context, refused *Token, report bool) (*Token, error) // refused by the resource, or nil
 }
 
 // RoundTrip implements http.RoundTripper. It leaves req as it is, and closes its body also when it fails.
@@ -45,7 +50,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || !replayable(req) {
 		return resp, err
 	}
-	again, err := t.fetch(req.Context(), tok.AccessToken)
+	again, err := t.fetch(req.Context(), tok, blamesToken(resp.Header))
+	if errors.Is(err, ErrThrottled) {
+		return resp, nil // it was reported just now, and to no avail: the 401 is the last word
+	}
 	if err != nil {
 		_ = resp.Body.Close()
 		return nil, err
@@ -65,7 +73,7 @@ func (t *transport) authorize(req *http.Request) (*Token, error) {
 	if err := t.allowed(req.URL); err != nil {
 		return nil, err
 	}
-	return t.fetch(req.Context(), "")
+	return t.fetch(req.Context(), nil, false)
 }
 
 // allowed refuses addresses that the token must not travel to (RFC 6750 section 5.3).

@@ -22,6 +22,7 @@ const (
 	OpListConnections         = "ListConnections"
 	OpListPrincipals          = "ListPrincipals"
 	OpListTrustedIssuers      = "ListTrustedIssuers"
+	OpListVendors             = "ListVendors"
 	OpRemoveReturnUrl         = "RemoveReturnUrl"
 	OpReportTokenInvalid      = "ReportTokenInvalid"
 	OpRestoreWorkloadIdentity = "RestoreWorkloadIdentity"
@@ -51,6 +52,7 @@ func tabardOperations() []Operation {
 		{OpListConnections, PlaneTabard, "POST", "/tabard/ListConnections", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListPrincipals, PlaneTabard, "POST", "/tabard/ListPrincipals", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListTrustedIssuers, PlaneTabard, "POST", "/tabard/ListTrustedIssuers", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListVendors, PlaneTabard, "POST", "/tabard/ListVendors", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpRemoveReturnUrl, PlaneTabard, "POST", "/tabard/RemoveReturnUrl", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpReportTokenInvalid, PlaneTabard, "POST", "/tabard/ReportTokenInvalid", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpRestoreWorkloadIdentity, PlaneTabard, "POST", "/tabard/RestoreWorkloadIdentity", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
@@ -716,6 +718,27 @@ type ListTrustedIssuersResponse struct {
 	NextToken      string          `json:"nextToken,omitempty"`
 }
 
+// ListVendorsRequest is the input of ListVendors.
+type ListVendorsRequest struct {
+	NextToken  string `json:"nextToken,omitempty"`
+	MaxResults int    `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListVendorsRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// ListVendorsResponse is the output of ListVendors.
+type ListVendorsResponse struct {
+	Vendors   []Vendor `json:"vendors"` // required
+	NextToken string   `json:"nextToken,omitempty"`
+}
+
 func checkLoginClientId(s string) string {
 	return checkLength(s, 1, 256)
 }
@@ -945,7 +968,8 @@ func checkSubjectClaim(s string) string {
 
 // TestProviderRequest is the input of TestProvider.
 type TestProviderRequest struct {
-	ProviderName string `json:"providerName"` // required; 1..128 characters [a-zA-Z0-9\-_]+
+	ProviderName string    `json:"providerName"`                      // required; 1..128 characters [a-zA-Z0-9\-_]+
+	UserToken    Sensitive `json:"userToken,omitempty" api:"nonzero"` // 1..131072 characters
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -956,12 +980,19 @@ func (v *TestProviderRequest) Validate() []FieldError {
 	} else {
 		c.add("providerName", checkProviderName(v.ProviderName))
 	}
+	if v.UserToken != "" {
+		c.add("userToken", checkTestedUserToken(string(v.UserToken)))
+	}
 	return c
 }
 
 // TestProviderResponse is the output of TestProvider.
 type TestProviderResponse struct {
 	Checks []ProviderCheck `json:"checks"` // required
+}
+
+func checkTestedUserToken(s string) string {
+	return checkLength(s, 1, 131072)
 }
 
 // TokenUse is an enumeration.
@@ -1078,6 +1109,48 @@ func checkUserRef(s string) string {
 	}
 	return p.check(s)
 }
+
+// Vendor is a structure of the model.
+type Vendor struct {
+	Name                 string             `json:"name"`                 // required
+	ClientAuthentication string             `json:"clientAuthentication"` // required
+	Pkce                 bool               `json:"pkce"`                 // required
+	Endpoints            VendorEndpoints    `json:"endpoints"`            // required
+	Revocation           bool               `json:"revocation"`           // required
+	Verified             VendorVerification `json:"verified"`             // required
+	Source               VendorSource       `json:"source"`               // required
+	Quirks               []string           `json:"quirks,omitzero"`
+	Documentation        []string           `json:"documentation,omitzero"`
+}
+
+// VendorEndpoints is an enumeration.
+type VendorEndpoints string
+
+// The values of VendorEndpoints.
+const (
+	VendorEndpointsFixed    VendorEndpoints = "fixed"
+	VendorEndpointsTenant   VendorEndpoints = "tenant"
+	VendorEndpointsOperator VendorEndpoints = "operator"
+)
+
+// VendorSource is an enumeration.
+type VendorSource string
+
+// The values of VendorSource.
+const (
+	VendorSourceBuiltIn  VendorSource = "built-in"
+	VendorSourceOperator VendorSource = "operator"
+)
+
+// VendorVerification is an enumeration.
+type VendorVerification string
+
+// The values of VendorVerification.
+const (
+	VendorVerificationDocumentation VendorVerification = "documentation"
+	VendorVerificationScripted      VendorVerification = "scripted"
+	VendorVerificationReal          VendorVerification = "real"
+)
 
 func checkWorkloadAccessToken(s string) string {
 	return checkLength(s, 1, 131072)

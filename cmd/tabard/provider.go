@@ -19,7 +19,7 @@ there. The client secret is read from a file, from standard input, or asked for 
 		"tabard provider callback-url google-calendar", "the redirect URI to register at Google")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(providerCreate(t, &f), providerGet(t, &f), providerList(t, &f), providerUpdate(t, &f), providerDelete(&f), providerCallbackURL(&f), providerTest(t, &f))
+	cmd.AddCommand(providerCreate(t, &f), providerGet(t, &f), providerList(t, &f), providerUpdate(t, &f), providerDelete(&f), providerCallbackURL(&f), providerTest(t, &f), providerVendors(t, &f))
 	return cmd
 }
 
@@ -78,12 +78,17 @@ func providerGet(t terminal, f *finder) *cobra.Command {
 		Long:    "Shows a credential provider, without its client secret.",
 		Example: examples("tabard provider get google-calendar --output json", "with its endpoints"),
 	}
-	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (answer, error) {
-		return getProvider(ctx, c, args[0])
+	var got answer
+	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (_ answer, err error) {
+		got, err = getProvider(ctx, c, args[0])
+		return got, err
 	},
 		providerColumns(func(a answer) providerRow {
 			return providerRow{a.Name, string(a.CredentialProviderVendor), a.CallbackURL, a.Oauth2ProviderConfigOutput}
 		}))
+	sayTrust(cmd, func() trusting {
+		return trusting{got.CredentialProviderARN, got.CallbackURL, got.Oauth2ProviderConfigOutput}
+	})
 	return cmd
 }
 
@@ -118,48 +123,5 @@ func providerDelete(f *finder) *cobra.Command {
 		_, err := call[api.DeleteOauth2CredentialProviderResponse](ctx, c, api.OpDeleteOauth2CredentialProvider, api.DeleteOauth2CredentialProviderRequest{Name: args[0]})
 		return err
 	})
-	return cmd
-}
-
-func providerTest(t terminal, f *finder) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "test NAME", Short: "Check that a credential provider can work", Args: exactly("NAME"), ValidArgsFunction: providerNames(f),
-		Long:    "Has the server try the provider: its metadata, the client's authentication, PKCE. The exit code is 1 where a check failed.",
-		Example: examples("tabard provider test google-calendar", "what is wrong, before a user meets it"),
-	}
-	columns := []column[api.ProviderCheck]{
-		{name: "CHECK", text: func(c api.ProviderCheck) string { return c.Name }},
-		{name: "STATUS", text: func(c api.ProviderCheck) string { return string(c.Status) }, tint: func(c api.ProviderCheck) colour {
-			if c.Status == api.CheckStatusFail {
-				return red
-			}
-			return plain
-		}},
-		{name: "DETAIL", text: func(c api.ProviderCheck) string { return cmp.Or(c.Detail, "-") }},
-	}
-	var out output
-	out.addFlag(cmd, t)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := out.check(); err != nil {
-			return err
-		}
-		c, err := f.dial(cmd.Context())
-		if err != nil {
-			return err
-		}
-		a, err := call[api.TestProviderResponse](cmd.Context(), c, api.OpTestProvider, api.TestProviderRequest{ProviderName: args[0]})
-		if err != nil {
-			return err
-		}
-		if err := show(cmd, out, a.Checks, columns); err != nil {
-			return err
-		}
-		for _, check := range a.Checks {
-			if check.Status == api.CheckStatusFail {
-				return &failure{exit: exitFailed, msg: "the provider " + args[0] + " would not work: see the check " + oneLine(check.Name)}
-			}
-		}
-		return nil
-	}
 	return cmd
 }

@@ -32,7 +32,7 @@ type providerSettings struct {
 func authMethods() map[string]api.ClientAuthenticationMethodType {
 	return map[string]api.ClientAuthenticationMethodType{
 		"basic": api.ClientAuthenticationMethodTypeClientSecretBasic, "post": api.ClientAuthenticationMethodTypeClientSecretPost,
-		"private-key-jwt": api.ClientAuthenticationMethodTypePrivateKeyJwt,
+		"private-key-jwt": api.ClientAuthenticationMethodTypePrivateKeyJwt, "id-token-jwt": api.ClientAuthenticationMethodTypeAwsIamIdTokenJwt,
 	}
 }
 
@@ -59,10 +59,13 @@ func (p *providerFlags) add(cmd *cobra.Command, t terminal) {
 	flags.StringVar(&p.issuer, "issuer", "", "`URL` of the issuer, where there is no discovery; with the two endpoints")
 	flags.StringVar(&p.authorizationEndpoint, "authorization-endpoint", "", "`URL` where users consent")
 	flags.StringVar(&p.tokenEndpoint, "token-endpoint", "", "`URL` where tokens are given out")
-	flags.StringVar(&p.method, "auth-method", "", "CustomOauth2: how the client proves who it is, `basic|post|private-key-jwt`; the last has no secret but a key that the server makes (default basic)")
+	flags.StringVar(&p.method, "auth-method", "", "CustomOauth2: how the client proves who it is, `basic|post|private-key-jwt|id-token-jwt`; the last two have no secret, but a key that the server makes for the provider, or the server's own as an issuer that the provider trusts (default basic)")
 	flags.StringVar(&p.tenant, "tenant-id", "", "MicrosoftOauth2: `id` of the tenant")
 	complete(cmd, "auth-method", oneOf(slices.Sorted(maps.Keys(authMethods()))...))
 }
+
+// bySigning reports whether --auth-method is one of these, which have no secret.
+func (p *providerFlags) bySigning(methods ...string) bool { return slices.Contains(methods, p.method) }
 
 // check refuses what contradicts itself, and what a vendor has no use for.
 func (p *providerFlags) check() error {
@@ -77,7 +80,7 @@ func (p *providerFlags) check() error {
 	if p.method != "" {
 		var known bool
 		if p.authMethod, known = authMethods()[p.method]; !known {
-			return usage("--auth-method is basic, post or private-key-jwt", "unknown authentication method %q", oneLine(p.method))
+			return usage("--auth-method is basic, post, private-key-jwt or id-token-jwt", "unknown authentication method %q", oneLine(p.method))
 		}
 	}
 	custom, microsoft := p.vendor == string(api.CredentialProviderVendorTypeCustomOauth2), p.vendor == string(api.CredentialProviderVendorTypeMicrosoftOauth2)
@@ -123,7 +126,7 @@ func (p *providerSettings) input() *api.Oauth2ProviderConfigInput {
 		}
 		in := &api.CustomOauth2ProviderConfigInput{OauthDiscovery: d, ClientID: id, ClientSecret: key, ClientAuthenticationMethod: p.authMethod}
 		if p.custom != nil {
-			in.OnBehalfOfTokenExchangeConfig, in.PrivateKeyJWTConfig = p.custom.OnBehalfOfTokenExchangeConfig, p.custom.PrivateKeyJWTConfig
+			in.OnBehalfOfTokenExchangeConfig = p.custom.OnBehalfOfTokenExchangeConfig // without privateKeyJwtConfig the server keeps it whole
 			in.PrivateEndpoint, in.PrivateEndpointOverrides = p.custom.PrivateEndpoint, p.custom.PrivateEndpointOverrides
 		}
 		return &api.Oauth2ProviderConfigInput{CustomOauth2ProviderConfig: in}
@@ -217,8 +220,9 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 	complete(cmd, "vendor", oneOf(vendors()...))
 	var tags []string
 	addTagFlag(cmd, &tags)
+	var made answer
 	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (answer, error) {
-		if p.vendor == "" || p.clientID == "" {
+		if p.vendor == "" || p.clientID == "" && !p.bySigning("id-token-jwt") {
 			return answer{}, usage("usage: tabard provider create NAME --vendor GoogleOauth2 --client-id ID", "a provider needs --vendor and --client-id")
 		}
 		q := api.CreateOauth2CredentialProviderRequest{Name: args[0], CredentialProviderVendor: api.CredentialProviderVendorType(p.vendor)}
@@ -226,17 +230,21 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 		if err == nil {
 			q.Tags, err = parseTags(tags)
 		}
-		if err == nil && (p.authMethod != api.ClientAuthenticationMethodTypePrivateKeyJwt || p.key.given()) {
+		if err == nil && (!p.bySigning("private-key-jwt", "id-token-jwt") || p.key.given()) {
 			p.secret, err = p.key.read(cmd)
 		}
 		if err != nil {
 			return answer{}, err
 		}
 		q.Oauth2ProviderConfigInput = p.input()
-		return call[answer](ctx, c, api.OpCreateOauth2CredentialProvider, q)
+		made, err = call[answer](ctx, c, api.OpCreateOauth2CredentialProvider, q)
+		return made, err
 	}, providerColumns(func(a answer) providerRow {
 		return providerRow{a.Name, p.vendor, a.CallbackURL, a.Oauth2ProviderConfigOutput}
 	}))
+	sayTrust(cmd, func() trusting {
+		return trusting{made.CredentialProviderARN, made.CallbackURL, made.Oauth2ProviderConfigOutput}
+	})
 	return cmd
 }
 
@@ -252,6 +260,7 @@ func providerUpdate(t terminal, f *finder) *cobra.Command {
 	}
 	var p providerFlags
 	p.add(cmd, t)
+	var made answer
 	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (answer, error) {
 		now, err := getProvider(ctx, c, args[0])
 		if err != nil {
@@ -275,10 +284,14 @@ func providerUpdate(t terminal, f *finder) *cobra.Command {
 				return answer{}, err
 			}
 		}
-		return call[answer](ctx, c, api.OpUpdateOauth2CredentialProvider, api.UpdateOauth2CredentialProviderRequest{
+		made, err = call[answer](ctx, c, api.OpUpdateOauth2CredentialProvider, api.UpdateOauth2CredentialProviderRequest{
 			Name: args[0], CredentialProviderVendor: now.CredentialProviderVendor, Oauth2ProviderConfigInput: p.input()})
+		return made, err
 	}, providerColumns(func(a answer) providerRow {
 		return providerRow{a.Name, string(a.CredentialProviderVendor), a.CallbackURL, a.Oauth2ProviderConfigOutput}
 	}))
+	sayTrust(cmd, func() trusting {
+		return trusting{made.CredentialProviderARN, made.CallbackURL, made.Oauth2ProviderConfigOutput}
+	})
 	return cmd
 }

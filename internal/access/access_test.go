@@ -48,6 +48,13 @@ func actions() []access.Action {
 		access.GetResourceOauth2Token, access.CompleteResourceTokenAuth, access.CreateTrustedIssuer, access.ListTrustedIssuers,
 		access.DeleteTrustedIssuer, access.CreatePrincipal, access.ListPrincipals, access.EnablePrincipal, access.DisablePrincipal,
 		access.CreateAccessKey, access.ListAccessKeys, access.EnableAccessKey, access.DisableAccessKey, access.ListAuditRecords,
+		access.CreateAPIKeyCredentialProvider, access.GetAPIKeyCredentialProvider, access.ListAPIKeyCredentialProviders,
+		access.UpdateAPIKeyCredentialProvider, access.DeleteAPIKeyCredentialProvider, access.GetResourceAPIKey,
+		access.GetTokenVault, access.SetTokenVaultCMK, access.ResetTokenVaultKeyMaterial,
+		access.TagResource, access.UntagResource, access.ListTagsForResource,
+		access.AddReturnURL, access.RemoveReturnURL, access.RestoreWorkloadIdentity, access.ListConnections, access.GetConnection,
+		access.RevokeConnection, access.DeleteConnection, access.TransferConnection, access.ReportTokenInvalid, access.DescribeUser,
+		access.GetUserInfo, access.TestProvider, access.ListVendors, access.SetIssuerLogin,
 		access.Authorize, access.Callback, access.RedeemCode, access.RefreshTokens, "Unheard",
 	}
 }

@@ -46,6 +46,7 @@ const (
 	DescribeUser            Action = "DescribeUser"
 	GetUserInfo             Action = "GetUserInfo"
 	TestProvider            Action = "TestProvider"
+	ListVendors             Action = "ListVendors"
 	SetIssuerLogin          Action = "SetIssuerLogin"
 
 	CreateTrustedIssuer Action = "CreateTrustedIssuer"
@@ -92,7 +93,7 @@ func rules(a Action) (rule, bool) {
 	case GetWorkloadIdentity, ListWorkloadIdentities, GetOauth2CredentialProvider, ListOauth2CredentialProviders,
 		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords,
 		GetAPIKeyCredentialProvider, ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource,
-		ListConnections, GetConnection:
+		ListConnections, GetConnection, ListVendors:
 		return rule{admin: true, auditor: true}, true
 	case GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token, GetResourceAPIKey, ReportTokenInvalid,
 		DescribeUser, GetUserInfo:

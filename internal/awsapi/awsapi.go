@@ -47,6 +47,7 @@ func New(c Config) http.Handler {
 	s.workloadRoutes()
 	s.providerRoutes()
 	s.providerTestRoutes()
+	s.vendorRoutes()
 	s.tokenRoutes()
 	s.issuerRoutes()
 	s.loginRoutes()

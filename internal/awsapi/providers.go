@@ -129,8 +129,10 @@ func custom(spec *broker.ProviderSpec, in *api.CustomOauth2ProviderConfigInput) 
 		spec.AuthMethod = broker.AuthPost
 	case api.ClientAuthenticationMethodTypePrivateKeyJwt:
 		spec.AuthMethod = broker.AuthPrivateKeyJWT
+	case api.ClientAuthenticationMethodTypeAwsIamIdTokenJwt:
+		spec.AuthMethod = broker.AuthIDTokenJWT
 	default:
-		return fault.Field(at+"clientAuthenticationMethod", "%s needs an issuer of this server's own, which it has not yet: use CLIENT_SECRET_BASIC, CLIENT_SECRET_POST or PRIVATE_KEY_JWT", in.ClientAuthenticationMethod)
+		return fault.Field(at+"clientAuthenticationMethod", "must be CLIENT_SECRET_BASIC, CLIENT_SECRET_POST, AWS_IAM_ID_TOKEN_JWT or PRIVATE_KEY_JWT")
 	}
 	var err error
 	if spec.Assertion, err = assertionOf(in); err != nil {
@@ -187,6 +189,8 @@ func configOf(p broker.Provider, member string) *api.Oauth2ProviderConfigOutput 
 		method = api.ClientAuthenticationMethodTypeClientSecretPost
 	case broker.AuthPrivateKeyJWT:
 		method = api.ClientAuthenticationMethodTypePrivateKeyJwt
+	case broker.AuthIDTokenJWT:
+		method = api.ClientAuthenticationMethodTypeAwsIamIdTokenJwt
 	}
 	return &api.Oauth2ProviderConfigOutput{CustomOauth2ProviderConfig: &api.CustomOauth2ProviderConfigOutput{OauthDiscovery: d, ClientID: p.ClientID, ClientAuthenticationMethod: method,
 		PrivateKeyJWTConfig: assertionConfigOf(p), OnBehalfOfTokenExchangeConfig: exchangeConfigOf(p.OnBehalfOf)}}

@@ -9,7 +9,7 @@ import (
 
 func (s *server) providerTestRoutes() {
 	route(s, api.OpTestProvider, func(ctx context.Context, c access.Caller, q *api.TestProviderRequest) (*api.TestProviderResponse, error) {
-		checks, err := s.Broker.TestProvider(ctx, c, q.ProviderName)
+		checks, err := s.Broker.TestProvider(ctx, c, q.ProviderName, hide(q.UserToken))
 		if err != nil {
 			return nil, err
 		}

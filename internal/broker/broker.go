@@ -16,6 +16,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
@@ -48,6 +49,7 @@ type Config struct {
 	Vault     *vault.Vault
 	Identity  *identity.Service
 	Guard     *access.Guard
+	Signing   *signing.Service
 	Upstream  Upstream
 	Catalogue Catalogue
 	Login     LoginUpstream // nil: no hosted consent
@@ -63,6 +65,7 @@ type Broker struct {
 	vault     *vault.Vault
 	identity  *identity.Service
 	guard     *access.Guard
+	signing   *signing.Service
 	upstream  Upstream
 	catalogue Catalogue
 	login     LoginUpstream
@@ -74,12 +77,12 @@ type Broker struct {
 
 // New returns a Broker.
 func New(c Config) (*Broker, error) {
-	if c.Store == nil || c.Vault == nil || c.Identity == nil || c.Guard == nil || c.Upstream == nil || c.Catalogue == nil ||
+	if c.Store == nil || c.Vault == nil || c.Identity == nil || c.Guard == nil || c.Signing == nil || c.Upstream == nil || c.Catalogue == nil ||
 		c.PublicURL == "" || c.Region == "" || c.Now == nil {
 		return nil, errors.New("broker: an incomplete Config")
 	}
 	return &Broker{
-		store: c.Store, vault: c.Vault, identity: c.Identity, guard: c.Guard, upstream: c.Upstream,
+		store: c.Store, vault: c.Vault, identity: c.Identity, guard: c.Guard, signing: c.Signing, upstream: c.Upstream,
 		catalogue: c.Catalogue, login: c.Login, publicURL: c.PublicURL, region: c.Region, now: c.Now, dev: c.Dev,
 	}, nil
 }

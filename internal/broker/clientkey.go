@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/fault"
@@ -46,15 +47,12 @@ func (b *Broker) sealKey(ctx context.Context, p *Provider, old Provider, s Provi
 		}
 		return nil
 	}
-	if !s.Secret.IsZero() {
-		return s.keyField("clientSecret", "is not used with clientAuthenticationMethod PRIVATE_KEY_JWT: leave it out")
-	}
 	keep := old.AuthMethod == AuthPrivateKeyJWT && old.Identity == p.Identity && len(old.PrivateKey) > 0
 	if keep && s.Assertion == nil {
 		p.PrivateKey, p.PublicKey = old.PrivateKey, old.PublicKey
 		return nil
 	}
-	a := Assertion{}
+	a := Assertion{Algorithm: old.KeyAlgorithm()}
 	if s.Assertion != nil {
 		a = *s.Assertion
 	}
@@ -97,15 +95,17 @@ func (b *Broker) storeKey(ctx context.Context, p *Provider, key jws.Key, a Asser
 	return err
 }
 
-// check refuses what would change who the assertion is from, what it is good for, or how it is read.
+// check refuses what would change who the assertion is from, what it is good for, or how it is read; in any case, because
+// there are parsers that do not tell it apart.
 func (a Assertion) check(s ProviderSpec) error {
 	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
-		if jws.ReservedHeader(name) {
+		if jws.ReservedHeader(strings.ToLower(name)) {
 			return s.keyField("privateKeyJwtConfig.additionalHeaderClaims", "cannot set %s", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Claims)) {
-		if slices.Contains([]string{"iss", "sub", "jti", "exp", "iat", "nbf"}, name) {
+		lower := strings.ToLower(name)
+		if slices.Contains([]string{"iss", "sub", "jti", "exp", "iat", "nbf"}, lower) || lower == "aud" && name != lower {
 			return s.keyField("privateKeyJwtConfig.additionalPayloadClaims", "cannot set %s", name)
 		}
 	}
@@ -184,7 +184,8 @@ func (b *Broker) ClientKeysURL(p Provider) string {
 }
 
 // ClientKeys is the JWK set (RFC 7517 §5) of the provider with the callback id: public keys, for anybody. It returns
-// NotFound where the provider is unknown or has no key.
+// NotFound where the provider is unknown or has no key, and Internal where the row's public half is not the one of the
+// sealed private half: what is published here is what the provider believes. Unavailable and Denied are the key service's.
 func (b *Broker) ClientKeys(ctx context.Context, callbackID string) ([]byte, error) {
 	p, err := b.store.ProviderByCallback(ctx, callbackID)
 	if err == nil && p.PublicKey == "" {
@@ -192,6 +193,13 @@ func (b *Broker) ClientKeys(ctx context.Context, callbackID string) ([]byte, err
 	}
 	if err != nil {
 		return nil, err
+	}
+	key, _, err := b.openKey(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if public, err := key.Public(); err != nil || public != p.PublicKey {
+		return nil, fault.Wrap(fault.Internal, err, "the public key of provider %s was changed in the database, and is not published", p.Name)
 	}
 	return []byte(`{"keys":[` + p.PublicKey + `]}`), nil
 }

@@ -27,6 +27,7 @@ const (
 	EndFailed       Ending = "failed"        // the provider reported a problem, or the session was ended
 	EndOtherBrowser Ending = "other_browser" // the answer arrived in a browser that did not begin the visit
 	EndMixedUp      Ending = "mixed_up"      // the answer is not from the provider that was asked
+	EndMoved        Ending = "moved"         // the provider's metadata names another host than before; the session goes on
 )
 
 // EndError is the cause of a Denied fault from the browser's steps.
@@ -245,7 +246,7 @@ func (b *Broker) Authorize(ctx context.Context, session string) (VisitURL, error
 
 // visit begins a visit at the provider.
 func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor Vendor) (VisitURL, error) {
-	endpoints, err := b.consentEndpoints(ctx, provider)
+	endpoints, err := b.browserEndpoints(ctx, flow, provider)
 	if err != nil {
 		return VisitURL{}, err
 	}
@@ -278,6 +279,20 @@ func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor
 		return VisitURL{}, err
 	}
 	return VisitURL{URL: secret.New(to), Cookie: cookie, Name: CookieName(state), MaxAge: flow.Expires.Sub(b.now())}, nil
+}
+
+// browserEndpoints is consentEndpoints for a browser's step. That metadata has moved to another host is recorded, and is
+// an ending (threat C15). The flow goes on: once an administrator has accepted the new host the link works again.
+func (b *Broker) browserEndpoints(ctx context.Context, flow Flow, p Provider) (Endpoints, error) {
+	e, err := b.consentEndpoints(ctx, p)
+	if fault.CodeOf(err) != fault.Denied {
+		return e, err
+	}
+	why := fault.Public(err).Msg
+	if err := b.flowEvent(ctx, access.Caller{}, flow, access.Authorize, "refused", why).Wait(ctx); err != nil {
+		return Endpoints{}, err
+	}
+	return Endpoints{}, fault.Wrap(fault.Denied, errors.Join(&EndError{Ending: EndMoved}, err), "%s", why)
 }
 
 // openFlow reads a flow that a browser acts in, with its provider, unless it has ended.

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
@@ -44,13 +43,6 @@ func (b *Broker) exchange(ctx context.Context, g grounds, r Request) (Grant, err
 		TokenRequest: TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters},
 	}
 	o := g.provider.OnBehalfOf
-	if o.Actor == ActorClient {
-		actor, err := b.clientGrant(ctx, g, TokenRequest{Scopes: o.ActorScopes})
-		if err != nil {
-			return Grant{}, err
-		}
-		x.Actor = actor.AccessToken
-	}
 	var endpoints Endpoints
 	var clientSecret secret.Text
 	if o.NoClient {
@@ -61,18 +53,38 @@ func (b *Broker) exchange(ctx context.Context, g grounds, r Request) (Grant, err
 	if err != nil {
 		return Grant{}, err
 	}
+	if x.Actor, err = b.actor(ctx, g, endpoints); err != nil {
+		return Grant{}, err
+	}
 	grant, err := b.upstream.Exchange(ctx, endpoints, g.provider, g.vendor, clientSecret, x)
 	grant.RefreshToken = secret.Text{}
 	return grant, err
 }
 
-// exchanging returns p with the exchange of users' tokens that is described, and its security identity with it.
+// actor returns what the exchange names as the acting party, or nothing.
+func (b *Broker) actor(ctx context.Context, g grounds, e Endpoints) (secret.Text, error) {
+	switch o := g.provider.OnBehalfOf; o.Actor {
+	case ActorClient:
+		grant, err := b.clientGrant(ctx, g, TokenRequest{Scopes: o.ActorScopes})
+		return grant.AccessToken, err
+	case ActorIDToken:
+		return b.idToken(ctx, g.provider, e, g.workload.ARN(b.region))
+	}
+	return secret.Text{}, nil
+}
+
+// usual reports whether it is the exchange that every provider of Microsoft has: an identity need not say so.
+func (o OnBehalfOf) usual() bool {
+	return o.Grant == JWTAuthorizationGrant && o.Actor == "" && len(o.ActorScopes) == 0 && !o.NoClient
+}
+
+// exchanging returns p with the exchange of users' tokens that is described.
 func (p Provider) exchanging(o *OnBehalfOf) (Provider, error) {
 	const at = "oauth2ProviderConfigInput.customOauth2ProviderConfig.onBehalfOfTokenExchangeConfig."
 	p.OnBehalfOf = o
 	if o == nil && p.Vendor == microsoft {
 		p.OnBehalfOf = &OnBehalfOf{Grant: JWTAuthorizationGrant}
-		return p, nil // every provider of this vendor has it: its identity need not say so
+		return p, nil
 	}
 	if o == nil {
 		return p, nil
@@ -82,12 +94,12 @@ func (p Provider) exchanging(o *OnBehalfOf) (Provider, error) {
 		return p, fault.Field(at+"tokenExchangeGrantTypeConfig", "belongs to the grant type TOKEN_EXCHANGE: a JWT authorization grant names no actor")
 	case o.Grant != JWTAuthorizationGrant && o.Grant != TokenExchange:
 		return p, fault.Field(at+"grantType", "must be TOKEN_EXCHANGE or JWT_AUTHORIZATION_GRANT")
-	case o.Actor != "" && o.Actor != ActorNone && o.Actor != ActorClient:
-		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenContent", "%s is not offered by this server yet: use NONE or M2M", o.Actor)
+	case o.Actor != "" && o.Actor != ActorNone && o.Actor != ActorClient && o.Actor != ActorIDToken:
+		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenContent", "must be NONE, M2M or AWS_IAM_ID_TOKEN_JWT")
+	case o.Actor == ActorIDToken && !p.vouched():
+		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenContent", "AWS_IAM_ID_TOKEN_JWT %s", notVouched)
 	case o.Actor != ActorClient && len(o.ActorScopes) > 0:
 		return p, fault.Field(at+"tokenExchangeGrantTypeConfig.actorTokenScopes", "are for actorTokenContent M2M")
 	}
-	parts := []string{"provider-obo-1", p.Identity, string(o.Grant), string(o.Actor), strconv.FormatBool(o.NoClient)}
-	p.Identity = digest(append(parts, o.ActorScopes...)...)
 	return p, nil
 }

@@ -164,7 +164,8 @@ func TestProviderThatExchanges(t *testing.T) {
 	for name, o := range map[string]broker.OnBehalfOf{
 		"no grant":                 {},
 		"an actor with a JWT":      {Grant: broker.JWTAuthorizationGrant, Actor: broker.ActorClient},
-		"the actor of AWS":         {Grant: broker.TokenExchange, Actor: "AWS_IAM_ID_TOKEN_JWT"},
+		"an unknown actor":         {Grant: broker.TokenExchange, Actor: "SOMEBODY"},
+		"scopes of a JWT actor":    {Grant: broker.TokenExchange, Actor: broker.ActorIDToken, ActorScopes: []string{"x"}},
 		"scopes of no actor":       {Grant: broker.TokenExchange, ActorScopes: []string{"x"}},
 		"scopes of the actor NONE": {Grant: broker.TokenExchange, Actor: broker.ActorNone, ActorScopes: []string{"x"}},
 	} {

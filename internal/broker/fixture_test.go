@@ -25,6 +25,7 @@ import (
 	"github.com/tabard-id/tabard/internal/oauth"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -56,6 +57,7 @@ type world struct {
 	vault    *vault.Vault
 	guard    *access.Guard
 	identity *identity.Service
+	signing  *signing.Service
 	clock    *clock
 	provider *oauthtest.Server
 	config   broker.Config
@@ -90,8 +92,10 @@ func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
 		Store: w.db, Vault: w.vault, Guard: w.guard, Keys: dialer, Issuer: publicURL, Region: "us-east-1", Now: w.clock.now,
 	})
 	must(t, err)
+	w.signing, err = signing.New(signing.Config{Store: w.db, Vault: w.vault, Issuer: publicURL, Now: w.clock.now})
+	must(t, err)
 	config := broker.Config{
-		Store: w.store, Vault: w.vault, Identity: w.identity, Guard: w.guard, Upstream: dialer, Catalogue: newVendors(t),
+		Store: w.store, Vault: w.vault, Identity: w.identity, Guard: w.guard, Signing: w.signing, Upstream: dialer, Catalogue: newVendors(t),
 		PublicURL: publicURL, Region: "us-east-1", Now: w.clock.now, Dev: true,
 	}
 	for _, c := range change {

@@ -264,7 +264,7 @@ func (b *Broker) Hosted(ctx context.Context, session string, cookie secret.Text)
 	if err != nil {
 		return HostedView{}, err
 	}
-	endpoints, err := b.consentEndpoints(ctx, provider)
+	endpoints, err := b.browserEndpoints(ctx, flow, provider)
 	if err != nil {
 		return HostedView{}, err
 	}

@@ -161,7 +161,7 @@ type TokenRequest struct {
 // Exchange is a user's token to trade, and the token that is wanted for it.
 type Exchange struct {
 	Subject secret.Text // the user's JWT
-	Actor   secret.Text // an access token of the client itself; empty where nobody is named as actor
+	Actor   secret.Text // what the provider's Actor says: an access token of the client, or our JWT; empty where nobody is named
 	TokenRequest
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -25,7 +26,7 @@ type ProviderSpec struct {
 	ClientID   string
 	Secret     secret.Text
 	AuthMethod AuthMethod // "" for the vendor's own
-	Assertion  *Assertion // for AuthPrivateKeyJWT; nil for the defaults, and at an update for what was
+	Assertion  *Assertion // for AuthPrivateKeyJWT; nil for the defaults, and at an update for what was (with a new key: its algorithm)
 
 	DiscoveryURL          string
 	Issuer                string
@@ -184,8 +185,11 @@ func (b *Broker) describe(p Provider, s ProviderSpec) (Provider, error) {
 	if s.AuthMethod != "" {
 		p.AuthMethod = s.AuthMethod
 	}
-	if p.ClientID == "" {
+	if p.ClientID == "" && p.AuthMethod != AuthIDTokenJWT {
 		return p, fault.Field(field("clientId"), "is needed")
+	}
+	if p.AuthMethod.Asserts() && !s.Secret.IsZero() {
+		return p, fault.Field(field("clientSecret"), "is not used where the client authenticates by a signed JWT: leave it out")
 	}
 	p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint = s.DiscoveryURL, s.Issuer, s.AuthorizationEndpoint, s.TokenEndpoint
 	p.ResponseTypes, p.TokenAuthMethods = s.ResponseTypes, s.TokenAuthMethods
@@ -209,12 +213,27 @@ func (b *Broker) describe(p Provider, s ProviderSpec) (Provider, error) {
 			return p, fault.Field(field(e.name), "%s", why)
 		}
 	}
-	p.Identity = digest("provider-1", p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint, p.ClientID, string(p.AuthMethod))
-	return p.exchanging(s.OnBehalfOf)
+	if p.AuthMethod == AuthIDTokenJWT && !p.vouched() {
+		return p, fault.Field(field("clientAuthenticationMethod"), "AWS_IAM_ID_TOKEN_JWT %s", notVouched)
+	}
+	p, err := p.exchanging(s.OnBehalfOf)
+	p.Identity = p.securityIdentity()
+	return p, err
+}
+
+// securityIdentity is the digest that what is sealed for the provider is bound to: where it is sent, and as what.
+func (p Provider) securityIdentity() string {
+	identity := digest("provider-1", p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint, p.ClientID, string(p.AuthMethod))
+	o := p.OnBehalfOf
+	if o == nil || p.Vendor == microsoft && o.usual() {
+		return identity
+	}
+	parts := []string{"provider-obo-1", identity, string(o.Grant), string(o.Actor), strconv.FormatBool(o.NoClient)}
+	return digest(append(parts, o.ActorScopes...)...)
 }
 
 func requireSecret(p Provider, s ProviderSpec) error {
-	if p.AuthMethod != AuthNone && p.AuthMethod != AuthPrivateKeyJWT && s.Secret.IsZero() {
+	if p.AuthMethod != AuthNone && !p.AuthMethod.Asserts() && s.Secret.IsZero() {
 		return fault.Field("oauth2ProviderConfigInput."+s.Member+".clientSecret",
 			"is needed for client authentication %s; it must come again whenever issuer, endpoints, client id or client authentication change", p.AuthMethod)
 	}
@@ -247,22 +266,32 @@ func (p Provider) secretRef() vault.Ref {
 }
 
 // client resolves what a call to the provider needs: its endpoints, and the client secret or an assertion in its place,
-// which is for one request. For a provider with discovery, the host of the token endpoint is pinned at first use: metadata that later moves it elsewhere does not
-// get the secret (threat E18).
+// which is for one request. For a provider with discovery, the host of the token endpoint is pinned at first use:
+// metadata that later moves it elsewhere does not get the secret (threat E18).
 func (b *Broker) client(ctx context.Context, p Provider) (Endpoints, secret.Text, error) {
 	e, err := b.endpoints(ctx, p)
 	if err != nil {
 		return Endpoints{}, secret.Text{}, err
 	}
-	if p.AuthMethod == AuthPrivateKeyJWT {
+	switch p.AuthMethod {
+	case AuthPrivateKeyJWT:
 		s, err := b.assertion(ctx, p, e)
+		return e, s, err
+	case AuthIDTokenJWT:
+		s, err := b.idToken(ctx, p, e, p.ARN(b.region))
 		return e, s, err
 	}
 	s, err := b.vault.Open(ctx, p.secretRef(), p.Secret)
 	return e, s, err
 }
 
+// endpoints resolves the provider's addresses. It is the way to every one of them, so it is here that the row is held
+// against its security identity: who edits an endpoint in the database and leaves the identity, to which the secrets are
+// bound, gets nothing sent there (threat D01).
 func (b *Broker) endpoints(ctx context.Context, p Provider) (Endpoints, error) {
+	if p.Identity != p.securityIdentity() {
+		return Endpoints{}, fault.New(fault.Internal, "provider %s was changed in the database, and not by this server: nothing is sent to it", p.Name)
+	}
 	e, err := b.upstream.Endpoints(ctx, p)
 	if err != nil || p.DiscoveryURL == "" {
 		return e, err
@@ -299,8 +328,12 @@ func unmoved(ctx context.Context, p Provider, name, endpoint, pinned string, pin
 		}
 	}
 	if pinned != origin {
-		return fault.Wrap(fault.Denied, fmt.Errorf("from %s to %s", pinned, origin), "the metadata of provider %s moved its %s endpoint to another host: "+
-			"an administrator accepts that by updating the provider with its client secret", p.Name, name)
+		accept := "updating the provider with its client secret"
+		if p.AuthMethod == AuthNone || p.AuthMethod.Asserts() {
+			accept = "deleting the provider and creating it again" // its stored tokens do not follow it
+		}
+		return fault.Wrap(fault.Denied, fmt.Errorf("from %s to %s", pinned, origin),
+			"the metadata of provider %s moved its %s endpoint to another host: an administrator accepts that by %s", p.Name, name, accept)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
@@ -53,14 +54,19 @@ const (
 	checkClient   = "client-authentication"
 	checkCallback = "callback-url"
 	checkKeys     = "client-keys"
+	checkTrust    = "issuer-trust"
 	checkIss      = "issuer-in-response"
+	checkUser     = "user-token"
 )
+
+const maxDetail = 1000 // bytes of a check's detail
 
 // TestProvider looks at a provider as an administrator would: is its metadata reachable and its own, does it know PKCE,
 // does it accept the client. It sends the client secret (or an assertion) with a code that cannot be one, so that
-// nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). What is found
-// wrong is an answer and no error. The errors are Denied, NotFound, and those of the store and the key service.
-func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name string) ([]Check, error) {
+// nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). With a user's
+// token it also tells whether that names a user here, and if not why; the token goes nowhere and is not kept. What is
+// found wrong is an answer and no error. The errors are Denied, NotFound, and those of the store and the key service.
+func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name string, userToken secret.Text) ([]Check, error) {
 	if err := b.guard.Permit(ctx, caller, access.TestProvider, access.Facts{Provider: name}); err != nil {
 		return nil, err
 	}
@@ -82,7 +88,38 @@ func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name st
 	if p.AuthMethod == AuthPrivateKeyJWT {
 		checks = append(checks, Check{checkKeys, CheckSkipped, "only the provider can tell: register the key set " + b.ClientKeysURL(p) + " with the client"})
 	}
-	return append(checks, issCheck(p, m, reached)), nil
+	if r, ok := b.Registration(p); ok {
+		checks = append(checks, Check{checkTrust, CheckSkipped, r.advice(m.Issuer)})
+	}
+	checks = append(checks, issCheck(p, m, reached))
+	if !userToken.IsZero() {
+		user, err := b.userCheck(ctx, caller.Account, userToken)
+		if err != nil {
+			return nil, err
+		}
+		checks = append(checks, user)
+	}
+	for i := range checks { // metadata, certificates and tokens are foreign text
+		checks[i].Detail = clean(checks[i].Detail, maxDetail)
+	}
+	return checks, nil
+}
+
+// userCheck says whom the token names, or what keeps it from that.
+func (b *Broker) userCheck(ctx context.Context, account access.Account, token secret.Text) (Check, error) {
+	u, issuer, err := b.identity.ExamineUser(ctx, account, token)
+	switch fault.CodeOf(err) {
+	case "":
+	case fault.Invalid, fault.Unauthenticated, fault.Unavailable:
+		return Check{checkUser, CheckFail, plainly(err)}, nil
+	default:
+		return Check{}, err
+	}
+	detail := fmt.Sprintf("the token names the user %+q of the issuer %s until %s", u.Subject, u.Issuer, u.Expires.UTC().Format(time.RFC3339))
+	if len(issuer.Workloads) > 0 {
+		detail += ", for the workload identities " + strings.Join(issuer.Workloads, ", ") + " only"
+	}
+	return Check{checkUser, CheckPass, detail}, nil
 }
 
 func issCheck(p Provider, m Metadata, reached bool) Check {
@@ -176,8 +213,12 @@ func verdict(p Provider, up *UpstreamError, m Metadata) (CheckStatus, string) {
 	return CheckSkipped, fmt.Sprintf("the answer says nothing of the client: %s", answer)
 }
 
-// offered adds what the metadata says against our way of authentication.
+// offered adds what the metadata says against our way of authentication. There is no registered name for an assertion of
+// another issuer: private_key_jwt is the nearest.
 func offered(p Provider, m Metadata) string {
+	if p.AuthMethod == AuthIDTokenJWT {
+		p.AuthMethod = AuthPrivateKeyJWT
+	}
 	if len(m.AuthMethods) == 0 || slices.Contains(m.AuthMethods, string(p.AuthMethod)) {
 		return ""
 	}

@@ -15,7 +15,7 @@ import (
 // test runs TestProvider and returns the checks by name.
 func (w *world) test(name string) map[string]broker.Check {
 	w.t.Helper()
-	checks, err := w.TestProvider(w.t.Context(), w.admin, name)
+	checks, err := w.TestProvider(w.t.Context(), w.admin, name, secret.Text{})
 	must(w.t, err)
 	by := map[string]broker.Check{}
 	for _, c := range checks {
@@ -80,9 +80,9 @@ func TestTestProvider(t *testing.T) {
 	w.wantCheck(by, "client-authentication", broker.CheckPass, "private_key_jwt")
 	w.wantCheck(by, "client-keys", broker.CheckSkipped, w.ClientKeysURL(keyed))
 
-	_, err = w.TestProvider(t.Context(), w.agentA, "cal")
+	_, err = w.TestProvider(t.Context(), w.agentA, "cal", secret.Text{})
 	wantCode(t, "by an agent", err, fault.Denied)
-	_, err = w.TestProvider(t.Context(), w.admin, "nobody")
+	_, err = w.TestProvider(t.Context(), w.admin, "nobody", secret.Text{})
 	wantCode(t, "unknown", err, fault.NotFound)
 }
 
@@ -146,7 +146,7 @@ func TestE13_ErrorsForAgentsNameNoAddresses(t *testing.T) {
 	if said["closed"] != said["rude"] {
 		t.Errorf("an agent can tell a closed port (%q) from a host that hangs up (%q)", said["closed"], said["rude"])
 	}
-	w.wantCheck(w.test("closed"), "metadata", broker.CheckFail, "connection refused")
+	w.wantCheck(w.test("closed"), "metadata", broker.CheckFail, "nothing listens there (dial tcp")
 	w.wantCheck(w.test("missing"), "metadata", broker.CheckFail, "HTTP 404")
 
 	origin := "http://" + closed.Addr().String()

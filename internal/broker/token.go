@@ -114,6 +114,9 @@ func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (g
 		return grounds{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
 			"names no user, and USER_FEDERATION needs one: mint it with GetWorkloadAccessTokenForJWT"))
 	}
+	if r.Flow == FlowUserFederation && g.provider.ClientID == "" {
+		return grounds{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow", "provider %s has no clientId, and USER_FEDERATION needs one", r.Provider))
+	}
 	if err := r.checkCustom(); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
 	}

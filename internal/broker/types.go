@@ -25,7 +25,14 @@ const (
 
 	// AuthPrivateKeyJWT is a signed assertion (RFC 7523 §2.2) by a key that is made here for the one provider.
 	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
+
+	// AuthIDTokenJWT is a signed assertion too, by the installation's own key: the provider trusts this server as an issuer
+	// of the one subject that stands for it (RFC 7521 §4.2, where the issuer is not the client).
+	AuthIDTokenJWT AuthMethod = "id_token_jwt"
 )
+
+// Asserts reports whether the client proves itself by a signed assertion (RFC 7523 §2.2) and has no secret.
+func (m AuthMethod) Asserts() bool { return m == AuthPrivateKeyJWT || m == AuthIDTokenJWT }
 
 // Provider is an OAuth2 credential provider: where to get tokens, and as which client.
 type Provider struct {
@@ -35,9 +42,9 @@ type Provider struct {
 	CallbackID string // the path segment of its callback URL: UUIDv5 of the ARN
 	Vendor     string // an entry of the catalogue
 
-	ClientID   string
+	ClientID   string // may be "" with AuthIDTokenJWT, and then there is no consent
 	AuthMethod AuthMethod
-	Secret     vault.Sealed // the client secret; empty for a public client
+	Secret     vault.Sealed // the client secret; empty for a client that has none
 	SecretID   string       // random suffix of the secret's ARN
 	PrivateKey vault.Sealed // the key of AuthPrivateKeyJWT with what its assertions say besides; else empty
 	PublicKey  string       // its public half, a JWK; else ""
@@ -92,6 +99,9 @@ type Actor string
 const (
 	ActorNone   Actor = "NONE"
 	ActorClient Actor = "M2M" // a token of the client itself, fetched before
+
+	// ActorIDToken is a JWT that names the workload identity, signed by the installation's own key.
+	ActorIDToken Actor = "AWS_IAM_ID_TOKEN_JWT"
 )
 
 // Flow names as on the wire.
@@ -236,7 +246,6 @@ type Vendor struct {
 	RefreshRotates  Rotation
 	Revocation      string       // where tokens are revoked: relative to the token endpoint, or https, where {client_id} stands for the client's; "" for nowhere
 	Revoke          RevokeRecipe // how, at Revocation
-	OpenID          bool         // the vendor's answers carry RFC 9207 iss or an OIDC issuer worth checking
 
 	// UserScopes is the parameter that asks for scopes of the user where scope asks for those of an installed
 	// application (Slack). A scope that begins with this name and a colon is one of the user's.
@@ -250,6 +259,13 @@ type Vendor struct {
 	TokenMember  string            // the object that holds the user's token where there is one; "" is the answer itself
 	TokenTypes   []string          // values of token_type that mean Bearer here
 	Attributes   []string          // members of the answer that callers need; a dot leads into an object
+
+	// For people: how far the entry was checked ("documentation", "scripted" or "real"), what it does its own way and
+	// where that was read, and whether the operator added it.
+	Verified string
+	Notes    []string
+	Sources  []string
+	Own      bool
 }
 
 // RevokeRecipe says how a vendor takes a revocation. The zero value is RFC 7009 §2.1, with either token.

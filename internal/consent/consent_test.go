@@ -170,7 +170,7 @@ func TestFaultsOfOthers(t *testing.T) {
 	w.provider.SetMetadata("token_endpoint", "http://127.0.0.1:9/token")
 	w.clock.add(time.Hour)
 	_, address = renew(w)
-	w.wantPage("token endpoint moved", w.get(address), 403, "This cannot go on")
+	w.wantPage("token endpoint moved", w.get(address), 502, "The provider has moved")
 
 	w.store.err = errors.New("pq: password of tabard@db.internal is hunter2")
 	p := w.get(address)

@@ -58,6 +58,8 @@ func page(e broker.Ending) ending {
 		return ending{Title: "Another browser began this", Text: "The provider's answer must come back in the browser that opened the link. Nothing was stored, and the link still works.", Next: "Open the link in the browser in which you are signed in to your application.", status: http.StatusForbidden}
 	case broker.EndMixedUp:
 		return ending{Title: "The answer came from the wrong place", Text: "What came back is not from the provider that you were sent to. It was not used.", Next: "Go back to your application and ask again. If it happens twice, tell the person who runs the agent.", status: http.StatusForbidden}
+	case broker.EndMoved: // 502, so that the log tells the operator from where to where
+		return ending{Title: "The provider has moved", Text: "What the provider publishes about itself names another host than before. That may be harmless, and it may be an attack, so you were not sent there. Nothing was stored.", Next: "An administrator must look at this first: tell the person who runs the server, with the reference below. Once the move is accepted, this link works again while it lasts.", status: http.StatusBadGateway}
 	case broker.EndWrongUser:
 		return ending{Title: "This link is somebody else's", Text: "You are signed in as another user than the one for whom the agent asked. Nothing was stored, and the link has ended.", Next: "If the agent is yours, ask it for a new link and sign in as yourself. If somebody sent you the link, do not open such links.", status: http.StatusForbidden}
 	case broker.EndNotSigned:

@@ -22,6 +22,7 @@ import (
 	"github.com/tabard-id/tabard/internal/oauth"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -108,8 +109,10 @@ func newWorld(t testing.TB, secure bool) *world {
 	catalogue, err := oauth.NewCatalogue()
 	must(t, err)
 	w.store = &failing{Store: db}
+	keys, err := signing.New(signing.Config{Store: db, Vault: v, Issuer: w.url, Now: w.clock.now})
+	must(t, err)
 	w.broker, err = broker.New(broker.Config{
-		Store: w.store, Vault: v, Identity: people, Guard: guard, Upstream: dialer, Catalogue: catalogue, Login: dialer,
+		Store: w.store, Vault: v, Identity: people, Guard: guard, Signing: keys, Upstream: dialer, Catalogue: catalogue, Login: dialer,
 		PublicURL: w.url, Region: "us-east-1", Now: w.clock.now, Dev: true,
 	})
 	must(t, err)

@@ -4,6 +4,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -17,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/jws/jwstest"
@@ -152,6 +155,20 @@ func (h *hosted) arrive(address string) *http.Cookie {
 		h.t.Fatalf("the callback of the sign-in got %d to %s\n%s", p.StatusCode, p.Header.Get("Location"), p.body)
 	}
 	return live(h.t, p, "tabard-hosted-")
+}
+
+// formToken is what a consent page has for the browser of this session.
+func formToken(cookie *http.Cookie) string {
+	sum := sha256.Sum256([]byte("hosted-form-1\x00" + cookie.Value))
+	return hex.EncodeToString(sum[:])
+}
+
+// trail is every audit record, as text.
+func (h *hosted) trail() string {
+	h.t.Helper()
+	records, _, err := h.store.Store.(access.Reader).Records(h.t.Context(), account, access.Query{Limit: 1000})
+	must(h.t, err)
+	return fmt.Sprintf("%+v", records)
 }
 
 // live finds a cookie that an answer sets.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 )
 
 func TestHostedWalk(t *testing.T) {
@@ -322,4 +323,65 @@ func TestC33_GetsChangeNothing(t *testing.T) {
 	if p := h.get(address, cookie); p.body != first.body {
 		t.Errorf("the user who is signed in got %d\n%s", p.StatusCode, p.body)
 	}
+}
+
+// C15: a provider whose metadata moved its consent page to another host gets no browser, and the page says in plain
+// words that an administrator must look. Once one has, the same link goes on.
+func TestC15_MovedProviderOnTheConsentPage(t *testing.T) {
+	h := newHosted(t, false)
+	_, address := h.begin("read")
+	h.allow(address, h.arrive(address)) // the first use, which pins the host
+
+	evil := oauthtest.New(t)
+	h.provider.SetMetadata("authorization_endpoint", evil.URL+"/authorize")
+	h.clock.add(11 * time.Minute) // past the metadata's time in the cache
+	session, address := h.begin("read")
+	cookie := h.arrive(address)
+	good := url.Values{"answer": {"allow"}, "request_uri": {session}, "token": {formToken(cookie)}} // of a page from before the move
+	for _, p := range []page{h.get(address, cookie), h.post(good, nil, cookie)} {
+		h.wantPage("moved", p, 502, "The provider has moved")
+		for _, want := range []string{"An administrator must look at this first", "Nothing was stored", requestID} {
+			if !strings.Contains(p.body, want) {
+				t.Errorf("the page does not say %q:\n%s", want, p.body)
+			}
+		}
+		for _, no := range []string{evil.URL, strings.TrimPrefix(evil.URL, "http://"), strings.TrimPrefix(h.provider.URL, "http://")} {
+			if strings.Contains(p.body, no) {
+				t.Errorf("the page names the host %s:\n%s", no, p.body)
+			}
+		}
+		if len(p.Cookies()) != 0 || p.Header.Get("Location") != "" {
+			t.Errorf("got %v and the location %q", p.Cookies(), p.Header.Get("Location"))
+		}
+	}
+	if n := evil.Hits("/authorize"); n != 0 {
+		t.Errorf("the new host was reached %d times", n)
+	}
+	if !strings.Contains(h.log.String(), strings.TrimPrefix(evil.URL, "http://")) {
+		t.Errorf("the log does not tell the operator where to:\n%s", h.log)
+	}
+	trail := h.trail()
+	if !strings.Contains(trail, "moved its authorization endpoint") {
+		t.Errorf("the trail has no record of it:\n%s", trail)
+	}
+	if _, err := h.poll(session); err != nil {
+		t.Errorf("the session ended: %v", err)
+	}
+	_, err := h.broker.UpdateProvider(t.Context(), h.root, h.spec()) // brings the client secret
+	must(t, err)
+	if p := h.post(answers(t, h.get(address, cookie), "allow"), nil, cookie); p.StatusCode != http.StatusSeeOther || !strings.HasPrefix(p.Header.Get("Location"), evil.URL+"/") {
+		t.Errorf("after the administrator: got %d to %q\n%s", p.StatusCode, p.Header.Get("Location"), p.body)
+	}
+}
+
+// C15, for an agent with an application of its own: the same page, and no browser at the new host.
+func TestC15_MovedProviderOnTheLink(t *testing.T) {
+	w := newWorld(t, false)
+	_, address := w.session()
+	w.visit(address)
+	evil := oauthtest.New(t)
+	w.provider.SetMetadata("authorization_endpoint", evil.URL+"/authorize")
+	w.clock.add(11 * time.Minute)
+	_, address = w.session()
+	w.wantPage("moved", w.get(address), 502, "The provider has moved")
 }

@@ -19,8 +19,10 @@ import (
 	"github.com/tabard-id/tabard/internal/consent"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/issuer"
 	"github.com/tabard-id/tabard/internal/kms"
 	"github.com/tabard-id/tabard/internal/oauth"
+	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -40,6 +42,7 @@ type Server struct {
 	db        *store.DB
 	guard     *access.Guard
 	vault     *vault.Vault
+	signing   *signing.Service
 	broker    *broker.Broker
 	metrics   *metrics
 	readiness readiness
@@ -126,7 +129,7 @@ func (s *Server) openVault(ctx context.Context) (newKey bool, err error) {
 	return newKey, s.vault.Ready(ctx)
 }
 
-// wire builds the core over the adapters, and the adapters' handlers over the core.
+// wire builds the core over the adapters, and the routes over the core.
 func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	c := s.config
 	s.guard = access.NewGuard(s.metrics.count(s.db), c.Now)
@@ -156,18 +159,36 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	if err != nil {
 		return nil, rootKey{}, err
 	}
+	s.signing, err = signing.New(signing.Config{Store: s.db, Vault: s.vault, Issuer: c.PublicURL, Now: c.Now})
+	if err != nil {
+		return nil, rootKey{}, err
+	}
 	s.broker, err = broker.New(broker.Config{
-		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Upstream: dialer, Catalogue: catalogue, Login: dialer,
+		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Signing: s.signing, Upstream: dialer, Catalogue: catalogue, Login: dialer,
 		PublicURL: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev,
 	})
 	if err != nil {
 		return nil, rootKey{}, err
 	}
+	handler, err := s.routes(people)
+	return handler, root, err
+}
+
+// routes builds the adapters' handlers over the core.
+func (s *Server) routes(people *identity.Service) (http.Handler, error) {
+	c := s.config
 	pages, err := consent.New(consent.Config{Broker: s.broker, Secure: strings.HasPrefix(c.PublicURL, "https:"), Log: c.Log})
 	if err != nil {
-		return nil, rootKey{}, err
+		return nil, err
+	}
+	published, err := issuer.New(issuer.Config{Signing: s.signing, Log: c.Log})
+	if err != nil {
+		return nil, err
 	}
 	mux := http.NewServeMux()
+	for _, path := range issuer.Paths() {
+		mux.Handle(path, published)
+	}
 	mux.Handle("GET "+consent.Prefix, pages)
 	mux.Handle("GET "+consent.HostedPrefix, pages)
 	mux.Handle("POST "+consent.HostedPrefix, pages)
@@ -176,7 +197,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	mux.Handle("/", awsapi.New(awsapi.Config{
 		Identity: people, Broker: s.broker, Guard: s.guard, Audit: s.db, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	}))
-	return onlyCanonical(mux), root, nil
+	return onlyCanonical(mux), nil
 }
 
 // onlyCanonical sends a path that is not in its canonical form to where no operation is. A ServeMux would redirect to
@@ -347,7 +368,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// sweep deletes ended consent sessions, and makes the revocations at providers that are due. It logs when that begins and stops to work, not each time.
+// sweep deletes ended consent sessions, makes the revocations at providers that are due and the signing keys that it is
+// time for. It logs when that begins and stops to work, not each time.
 func (s *Server) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -360,10 +382,10 @@ func (s *Server) sweep(ctx context.Context) {
 		}
 		_, err := s.broker.Sweep(ctx)
 		_, revoking := s.broker.SweepRevocations(ctx)
-		err = errors.Join(err, revoking)
+		err = errors.Join(err, revoking, s.signing.Prepare(ctx))
 		if (err != nil) != failing && ctx.Err() == nil {
 			failing = err != nil
-			s.config.Log.Warn("sweeping ended sessions and revoking at providers", "failing", failing, "error", err)
+			s.config.Log.Warn("sweeping ended sessions, revoking at providers and making signing keys", "failing", failing, "error", err)
 		}
 	}
 }

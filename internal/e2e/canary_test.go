@@ -47,13 +47,14 @@ func TestG01_CanaryNothingSecretAnywhere(t *testing.T) {
 		h.consentsThatFail(alice)
 		h.brokenRequests(alice)
 		h.machines()
+		h.hostedConsents()
 		h.operators()
 		h.expiry(alice)
 		h.sweep()
-		for _, kind := range []string{
+		for _, kind := range append(hostedKinds(),
 			"root key", "access key", "client secret", "JWT", "WAT", "session", "state", "code", "verifier", "cookie", "access token",
 			"refresh token", "custom state", "custom parameter", "subject", "server key", "API key",
-		} {
+		) {
 			if h.kinds()[kind] == 0 {
 				t.Errorf("no %s went through the product: the test has lost its way", kind)
 			}
@@ -122,7 +123,7 @@ func (h *hunt) config(clientSecret string) map[string]any {
 func (h *hunt) sawBrowser(x exchange) {
 	where := fmt.Sprintf("the page %s (%d)", x.request.URL.Path, x.status)
 	for _, cookie := range (&http.Response{Header: x.header}).Cookies() {
-		if cookie.Value != "" {
+		if cookie.Value != "" && cookie.Name != "tabard-connected" { // that one says 1, and is no secret
 			h.know(h.t, "cookie", cookie.Value)
 		}
 	}
@@ -131,15 +132,15 @@ func (h *hunt) sawBrowser(x exchange) {
 		switch {
 		case name == "Set-Cookie":
 			h.saw(where+" header "+name, text, "cookie")
-		case name == "Location" && strings.HasSuffix(x.request.URL.Path, "/authorize"):
-			h.saw(where+" header "+name, text, "state", "custom parameter")
+		case name == "Location" && (strings.HasSuffix(x.request.URL.Path, "/authorize") || strings.HasSuffix(x.request.URL.Path, "/decide")):
+			h.saw(where+" header "+name, text, "state", "nonce", "custom parameter")
 		case name == "Location":
 			h.saw(where+" header "+name, text, "session", "custom state")
 		default:
 			h.saw(where+" header "+name, text)
 		}
 	}
-	h.saw(where, x.body)
+	h.saw(where, x.body, hostedAllowed(x)...)
 }
 
 // learnTokens learns what goes to the provider and what comes back.
@@ -263,6 +264,13 @@ func (h *hunt) begin(wat string) (ask map[string]any, session, address string) {
 func (h *hunt) walk(b *peer.Browser, address string) peer.Page {
 	h.t.Helper()
 	end := b.Walk(h.t, address, returnURL)
+	h.learnTrail(b)
+	return end
+}
+
+// learnTrail learns what stands in the addresses that the browser was sent to.
+func (h *hunt) learnTrail(b *peer.Browser) {
+	h.t.Helper()
 	for _, visited := range b.Trail {
 		u, err := url.Parse(visited)
 		if err != nil {
@@ -271,13 +279,12 @@ func (h *hunt) walk(b *peer.Browser, address string) peer.Page {
 		if strings.HasPrefix(visited, returnURL) {
 			continue // its state is the custom one
 		}
-		for name, kind := range map[string]string{"state": "state", "code": "code"} {
+		for name, kind := range map[string]string{"state": "state", "code": "code", "nonce": "nonce"} {
 			if value := u.Query().Get(name); value != "" {
 				h.know(h.t, kind, value)
 			}
 		}
 	}
-	return end
 }
 
 func (h *hunt) complete(k key, session, jwt string) reply {

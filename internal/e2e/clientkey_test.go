@@ -93,10 +93,10 @@ func TestPrivateKeyJWTRefusals(t *testing.T) {
 		}},
 	})
 	reserved := keyed("https://idp.example.com/.well-known/openid-configuration", &types.PrivateKeyJwtConfig{AdditionalPayloadClaims: map[string]string{"sub": "other"}})
-	iam := keyed("https://idp.example.com/.well-known/openid-configuration", nil)
+	iam := keyed("https://idp.example.com/.well-known/openid-configuration", &types.PrivateKeyJwtConfig{})
 	iam.(*types.Oauth2ProviderConfigInputMemberCustomOauth2ProviderConfig).Value.ClientAuthenticationMethod = types.ClientAuthenticationMethodTypeAwsIamIdTokenJwt
 	for want, config := range map[string]types.Oauth2ProviderConfigInput{
-		"leave privateKeySource out": kms, "cannot set sub": reserved, "needs an issuer of this server's own": iam,
+		"leave privateKeySource out": kms, "cannot set sub": reserved, "is for clientAuthenticationMethod PRIVATE_KEY_JWT": iam,
 	} {
 		_, err := w.control(root()).CreateOauth2CredentialProvider(t.Context(), &bedrockagentcorecontrol.CreateOauth2CredentialProviderInput{
 			Name: aws.String("p"), CredentialProviderVendor: types.CredentialProviderVendorTypeCustomOauth2, Oauth2ProviderConfigInput: config,

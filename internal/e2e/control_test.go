@@ -25,13 +25,13 @@ import (
 
 const arnStart = "arn:aws:bedrock-agentcore:" + daemon.DefaultRegion + ":000000000000:"
 
-// TestGoSDKAPIKeys does every operation of API-key providers with the official Go SDK, and releases the key.
-func TestGoSDKAPIKeys(t *testing.T) {
+// goAPIKeys does every operation of API-key providers with the official Go SDK, and releases the key.
+func goAPIKeys(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newBare(t, db)
+		w := newBare(t, db).noting(seen)
 		c, ctx := w.control(root()), t.Context()
 		made, err := c.CreateApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.CreateApiKeyCredentialProviderInput{
-			Name: aws.String("maps"), ApiKey: aws.String("canary-key-1"), Tags: map[string]string{"team": "x"},
+			Name: aws.String("maps"), ApiKey: aws.String("canary-key-1"), ApiKeySecretSource: types.SecretSourceTypeManaged, Tags: map[string]string{"team": "x"},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -48,13 +48,17 @@ func TestGoSDKAPIKeys(t *testing.T) {
 			Name: aws.String("far"), ApiKeySecretSource: types.SecretSourceTypeExternal, ApiKeySecretConfig: &types.SecretReference{SecretId: aws.String("s"), JsonKey: aws.String("k")},
 		})
 		wantError[*types.ValidationException](t, err, "apiKeySecretSource")
+		_, err = c.UpdateApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.UpdateApiKeyCredentialProviderInput{
+			Name: aws.String("maps"), ApiKeySecretSource: types.SecretSourceTypeExternal, ApiKeySecretConfig: &types.SecretReference{SecretId: aws.String("s"), JsonKey: aws.String("k")},
+		})
+		wantError[*types.ValidationException](t, err, "apiKeySecretSource")
 		got, err := c.GetApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.GetApiKeyCredentialProviderInput{Name: aws.String("maps")})
 		if err != nil || *got.ApiKeySecretArn.SecretArn != *made.ApiKeySecretArn.SecretArn || time.Since(*got.CreatedTime).Abs() > time.Minute {
 			t.Errorf("get: %+v %v", got, err)
 		}
 		_, err = c.GetApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.GetApiKeyCredentialProviderInput{Name: aws.String("none")})
 		wantError[*types.ResourceNotFoundException](t, err, "ApiKeyCredentialProvider not found for none")
-		if _, err := c.UpdateApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.UpdateApiKeyCredentialProviderInput{Name: aws.String("maps"), ApiKey: aws.String("canary-key-2")}); err != nil {
+		if _, err := c.UpdateApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.UpdateApiKeyCredentialProviderInput{Name: aws.String("maps"), ApiKey: aws.String("canary-key-2"), ApiKeySecretSource: types.SecretSourceTypeManaged}); err != nil {
 			t.Error(err)
 		}
 
@@ -117,10 +121,10 @@ func (w *world) apiKeyPages(c *bedrockagentcorecontrol.Client) {
 	wantError[*types.ResourceNotFoundException](t, err, "maps")
 }
 
-// TestGoSDKTags tags one resource of each kind; their ARNs come percent-encoded in the path.
-func TestGoSDKTags(t *testing.T) {
+// goTags tags one resource of each kind; their ARNs come percent-encoded in the path.
+func goTags(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newBare(t, db)
+		w := newBare(t, db).noting(seen)
 		c, ctx := w.control(root()), t.Context()
 		w.workload("worker")
 		if _, err := c.CreateApiKeyCredentialProvider(ctx, &bedrockagentcorecontrol.CreateApiKeyCredentialProviderInput{Name: aws.String("maps_1"), ApiKey: aws.String("k")}); err != nil {
@@ -174,18 +178,18 @@ func TestGoSDKTags(t *testing.T) {
 	})
 }
 
-// TestGoSDKTokenVault: what can be told of the vault is told, and what cannot be done is refused by name.
-func TestGoSDKTokenVault(t *testing.T) {
+// goTokenVault: what can be told of the vault is told, and what cannot be done is refused by name.
+func goTokenVault(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newBare(t, db)
+		w := newBare(t, db).noting(seen)
 		c, ctx := w.control(root()), t.Context()
-		first, err := c.GetTokenVault(ctx, &bedrockagentcorecontrol.GetTokenVaultInput{})
+		first, err := c.GetTokenVault(ctx, &bedrockagentcorecontrol.GetTokenVaultInput{TokenVaultId: aws.String("default")})
 		if err != nil || *first.TokenVaultId != "default" || first.KmsConfiguration.KeyType != types.KeyTypeServiceManagedKey || time.Since(*first.LastModifiedDate).Abs() > time.Minute {
 			t.Fatalf("get: %+v %v", first, err)
 		}
 		_, err = c.GetTokenVault(ctx, &bedrockagentcorecontrol.GetTokenVaultInput{TokenVaultId: aws.String("other")})
 		wantError[*types.ResourceNotFoundException](t, err, "other")
-		kept, err := c.SetTokenVaultCMK(ctx, &bedrockagentcorecontrol.SetTokenVaultCMKInput{KmsConfiguration: &types.KmsConfiguration{KeyType: types.KeyTypeServiceManagedKey}})
+		kept, err := c.SetTokenVaultCMK(ctx, &bedrockagentcorecontrol.SetTokenVaultCMKInput{TokenVaultId: aws.String("default"), KmsConfiguration: &types.KmsConfiguration{KeyType: types.KeyTypeServiceManagedKey}})
 		if err != nil || !kept.LastModifiedDate.Equal(*first.LastModifiedDate) || kept.KmsConfiguration.KeyType != types.KeyTypeServiceManagedKey {
 			t.Errorf("set: %+v %v", kept, err)
 		}
@@ -201,15 +205,15 @@ func TestGoSDKTokenVault(t *testing.T) {
 	})
 }
 
-// TestGoSDKNotOffered: the lists of what is not offered are empty, and each operation has a modelled answer.
-func TestGoSDKNotOffered(t *testing.T) {
-	w := newBare(t, daemon.SQLite)
+// goNotOffered: the lists of what is not offered are empty, and each operation has a modelled answer.
+func goNotOffered(t *testing.T, seen *members) {
+	w := newBare(t, daemon.SQLite).noting(seen)
 	c, ctx := w.control(root()), t.Context()
-	payments, err := c.ListPaymentCredentialProviders(ctx, &bedrockagentcorecontrol.ListPaymentCredentialProvidersInput{})
+	payments, err := c.ListPaymentCredentialProviders(ctx, &bedrockagentcorecontrol.ListPaymentCredentialProvidersInput{MaxResults: aws.Int32(5)})
 	if err != nil || payments.CredentialProviders == nil || len(payments.CredentialProviders) != 0 {
 		t.Errorf("payment providers: %v %v", payments, err)
 	}
-	portals, err := c.ListConsentPortals(ctx, &bedrockagentcorecontrol.ListConsentPortalsInput{})
+	portals, err := c.ListConsentPortals(ctx, &bedrockagentcorecontrol.ListConsentPortalsInput{MaxResults: aws.Int32(5)})
 	if err != nil || portals.ConsentPortals == nil || len(portals.ConsentPortals) != 0 {
 		t.Errorf("consent portals: %v %v", portals, err)
 	}
@@ -255,9 +259,9 @@ func TestGoSDKNotOffered(t *testing.T) {
 	wantError[*types.ResourceNotFoundException](t, err, "resource policy")
 }
 
-// TestGoSDKGetCallerIdentity: STS's one operation, as Terraform asks it before all else.
-func TestGoSDKGetCallerIdentity(t *testing.T) {
-	w := newBare(t, daemon.SQLite)
+// goCallerIdentity: STS's one operation, as Terraform asks it before all else.
+func goCallerIdentity(t *testing.T, seen *members) {
+	w := newBare(t, daemon.SQLite).noting(seen)
 	ctx, agent := t.Context(), w.principal("build@ci.example", "worker", "agent")
 	for name, k := range map[string]key{"root": root(), "build@ci.example": agent} {
 		got, err := sts.NewFromConfig(w.config(k)).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})

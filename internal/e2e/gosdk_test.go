@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,11 +19,31 @@ import (
 	"github.com/tabard-id/tabard/internal/e2e/peer"
 )
 
-// TestGoSDKThreeLeggedFlow is the spine: the official Go SDK completes a 3LO flow against npm oidc-provider, the second
+// TestGoSDK runs the scenarios that drive the official Go SDK, and holds what they exercised to the tables of members.
+func TestGoSDK(t *testing.T) {
+	seen, ran := newMembers(), 0
+	scenarios := map[string]func(*testing.T, *members){
+		"ThreeLeggedFlow": goThreeLeggedFlow, "ControlPlane": goControlPlane, "MachineTokensAndErrors": goMachineTokensAndErrors,
+		"APIKeys": goAPIKeys, "Tags": goTags, "TokenVault": goTokenVault, "NotOffered": goNotOffered, "GetCallerIdentity": goCallerIdentity,
+		"Vendors": goVendors, "Targets": goTargets, "AssertedUser": goAssertedUser, "Root": goRoot,
+	}
+	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
+		t.Run(name, func(t *testing.T) {
+			scenarios[name](t, seen)
+			ran++
+		})
+	}
+	if ran == len(scenarios) && !t.Failed() { // -run may have chosen some
+		seen.wantMembers(t, awsMembers, suiteGo)
+		seen.wantMembers(t, ownMembers, suiteRoot)
+	}
+}
+
+// goThreeLeggedFlow is the spine: the official Go SDK completes a 3LO flow against npm oidc-provider, the second
 // call is a vault hit, refreshing rotates, and nothing is ever redeemed twice. On both engines.
-func TestGoSDKThreeLeggedFlow(t *testing.T) {
+func goThreeLeggedFlow(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
+		w := newWorld(t, db).noting(seen)
 		w.trust()
 		w.workload("calendar-agent")
 		w.provider("calendar")
@@ -88,13 +109,18 @@ func TestGoSDKThreeLeggedFlow(t *testing.T) {
 				t.Errorf("refresh %d: the provider saw %d refreshes", i, n)
 			}
 		}
+		force := *ask
+		force.ForceAuthentication = aws.Bool(true)
+		if out, err := w.data(agent).GetResourceOauth2Token(t.Context(), &force); err != nil || out.AccessToken != nil || out.SessionUri == nil {
+			t.Errorf("forced: %v; want a session", err)
+		}
 	})
 }
 
-// TestGoSDKControlPlane does every control-plane operation of the walkthrough with the official Go SDK.
-func TestGoSDKControlPlane(t *testing.T) {
+// goControlPlane does every control-plane operation of the walkthrough with the official Go SDK.
+func goControlPlane(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
+		w := newWorld(t, db).noting(seen)
 		c, ctx := w.control(root()), t.Context()
 		for _, name := range []string{"w-1", "w-2", "w-3"} {
 			w.workload(name)
@@ -122,6 +148,9 @@ func TestGoSDKControlPlane(t *testing.T) {
 		emptied, err := c.UpdateWorkloadIdentity(ctx, &bedrockagentcorecontrol.UpdateWorkloadIdentityInput{Name: aws.String("w-1"), AllowedResourceOauth2ReturnUrls: []string{}})
 		if err != nil || len(emptied.AllowedResourceOauth2ReturnUrls) != 0 {
 			t.Errorf("update with an empty list: %v %v", emptied, err)
+		}
+		if got, err := c.GetWorkloadIdentity(ctx, &bedrockagentcorecontrol.GetWorkloadIdentityInput{Name: aws.String("w-2")}); err != nil || !slices.Equal(got.AllowedResourceOauth2ReturnUrls, []string{returnURL}) {
+			t.Errorf("get: %v %v", got, err)
 		}
 		if _, err := c.DeleteWorkloadIdentity(ctx, &bedrockagentcorecontrol.DeleteWorkloadIdentityInput{Name: aws.String("w-1")}); err != nil {
 			t.Error(err)
@@ -186,11 +215,11 @@ func (w *world) providerOperations() {
 	wantError[*types.ResourceNotFoundException](t, err, "google")
 }
 
-// TestGoSDKMachineTokensAndErrors covers the rest of the data plane: tokens without a user, by id, M2M, and how each
+// goMachineTokensAndErrors covers the rest of the data plane: tokens without a user, by id, M2M, and how each
 // failure reaches the SDK.
-func TestGoSDKMachineTokensAndErrors(t *testing.T) {
+func goMachineTokensAndErrors(t *testing.T, seen *members) {
 	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
+		w := newWorld(t, db).noting(seen)
 		w.workload("worker")
 		w.provider("api")
 		agent := w.principal("worker", "worker", "agent")

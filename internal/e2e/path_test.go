@@ -85,7 +85,7 @@ func TestF13_NothingIsCached(t *testing.T) {
 }
 
 // F20: a create that is sent again, as SDKs do after a lost answer, says that the thing exists and leaves it as it was.
-// That Complete may be sent again, and redeems once, is part of TestGoSDKThreeLeggedFlow.
+// That Complete may be sent again, and redeems once, is part of TestGoSDK/ThreeLeggedFlow.
 func TestF20_CreatesAgain(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newBare(t, db)

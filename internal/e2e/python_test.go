@@ -2,11 +2,13 @@ package e2e_test
 
 import (
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/tabard-id/tabard/internal/daemon"
 	"github.com/tabard-id/tabard/internal/e2e/peer"
+	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 )
 
 // script prepares a script of test/python or test/js that uses key k at this server.
@@ -33,13 +35,27 @@ func everyOperation(t *testing.T, db, suite, script string) {
 	w := newWorld(t, db)
 	w.trust()
 	w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
-	members, front := w.tap()
-	events := w.scriptAt(front, script, root(), map[string]string{
+	provider := oauthtest.New(t)
+	seen := newMembers()
+	run := w.scriptAt(w.tap(seen), script, root(), map[string]string{
 		"DISCOVERY_URL": w.idp.DiscoveryURL(), "CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret,
-		"M2M_SCOPE": "calendar.read", "USER_TOKEN": w.login("alice"),
-	}).Start(t).Wait(t)
-	wantChecked(t, suite, awsOperation, events)
-	members.wantMembers(t, suite)
+		"M2M_SCOPE": "calendar.read", "USER_TOKEN": w.login("alice"), "EXCHANGE_DISCOVERY_URL": provider.URL + oauthtest.Metadata,
+		"EXCHANGE_CLIENT_ID": oauthtest.ClientID, "EXCHANGE_CLIENT_SECRET": oauthtest.ClientSecret,
+	}).Start(t)
+	for range 3 {
+		w.consent(run.Next(t, "consent"))
+	}
+	wantChecked(t, suite, awsOperation, run.Wait(t))
+	seen.wantMembers(t, awsMembers, suite)
+}
+
+// consent registers the callback URL that a script's event names, and walks alice's browser to where it wants her.
+func (w *world) consent(e peer.Event) {
+	w.t.Helper()
+	w.idp.Register(w.t, peer.Client{ID: clientID, Secret: clientSecret, RedirectURIs: []string{e.String("callback")}})
+	if end := peer.NewBrowser("alice").Walk(w.t, e.String("url"), ""); end.Status != http.StatusOK || end.URL.Query().Get("session_id") == "" {
+		w.t.Fatalf("the browser ended at %s %d\n%s", end.URL.Path, end.Status, end.Body)
+	}
 }
 
 // TestPythonRequiresAccessToken is the flow as an agent's author writes it: boto3, and @requires_access_token of the

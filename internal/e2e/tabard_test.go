@@ -15,14 +15,22 @@ import (
 func TestPythonTabardClient(t *testing.T) {
 	peer.Python(t)
 	engines(t, func(t *testing.T, db string) {
-		w := newWorld(t, db)
+		w, corporation := newWorld(t, db), corporate(t)
 		w.workload("calendar-agent")
 		w.idp.Register(t, peer.Client{ID: clientID, Secret: clientSecret})
-		events := w.script("tabard_client.py", root(), map[string]string{
-			"AWS_DATA_PATH": filepath.Join(peer.Root(t), "api", "models", "aws-data"), "ISSUER": w.idp.Issuer,
-			"CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret, "M2M_SCOPE": "calendar.read",
-		}).Start(t).Wait(t)
+		seen := newMembers()
+		run := w.scriptAt(w.tap(seen), "tabard_client.py", root(), map[string]string{
+			"AWS_DATA_PATH": filepath.Join(peer.Root(t), "api", "models", "aws-data"), "PUBLIC_URL": w.server.PublicURL(),
+			"ISSUER": w.idp.Issuer, "CLIENT_ID": clientID, "CLIENT_SECRET": clientSecret, "M2M_SCOPE": "calendar.read",
+			"USER_TOKEN": w.login("alice"), "CLIENT_OF_USERS": appClient, "CORPORATE_ISSUER": corporation.Issuer(),
+			"CORPORATE_TOKEN": corporation.MintAccessToken("alice", appClient).Expose(),
+		}).Start(t)
+		for range 2 {
+			w.consent(run.Next(t, "consent"))
+		}
+		events := run.Wait(t)
 		wantChecked(t, suitePy, ownOperation, events)
+		seen.wantMembers(t, ownMembers, suitePy)
 		var want []any
 		for _, op := range api.Operations() {
 			if op.Plane == api.PlaneTabard {

@@ -3,6 +3,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,6 +56,7 @@ type world struct {
 	out     *buffer
 	ahead   atomic.Int64 // nanoseconds that the server's clock is ahead
 	idp     *peer.OIDC   // where users log in, and the provider whose tokens agents want
+	front   string       // where the official Go clients go instead of the server itself, if set
 	stop    func()       // ends the server in good order and waits for it; the test's end does it too
 }
 
@@ -129,7 +131,7 @@ func root() key { return key{rootID, rootSecret} }
 
 func (w *world) config(k key) aws.Config {
 	return aws.Config{
-		Region: daemon.DefaultRegion, BaseEndpoint: aws.String(w.server.URL()), HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		Region: daemon.DefaultRegion, BaseEndpoint: aws.String(cmp.Or(w.front, w.server.URL())), HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 		Credentials: credentials.NewStaticCredentialsProvider(k.ID, k.Secret, ""), RetryMaxAttempts: 1,
 	}
 }

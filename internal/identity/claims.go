@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
 )
 
@@ -134,8 +136,9 @@ func checkAudience(i trust, c jws.Claims, kind TokenUse) error {
 	if len(aud) == 0 && len(clients) == 0 {
 		return badToken("is for nobody in particular: it has none of aud, client_id and azp")
 	}
-	return badToken("is for another audience and client than its issuer is trusted for (aud %q, client %q)",
-		clip(strings.Join(aud, " ")), clip(strings.Join(clients, " ")))
+	return because(badToken("is for another audience and client than its issuer is trusted for (aud %q, client %q)",
+		clip(strings.Join(aud, " ")), clip(strings.Join(clients, " "))),
+		"the issuer allows the audiences %q and the client ids %q", clip(strings.Join(i.Audiences, " ")), clip(strings.Join(i.ClientIDs, " ")))
 }
 
 // checkRules wants each claim of the issuer's row to have exactly its value: a string, or a number or boolean that
@@ -144,13 +147,19 @@ func checkRules(rules map[string]string, c jws.Claims) error {
 	for name, want := range rules {
 		have, ok := c.Scalar(name)
 		if !ok {
-			return badToken("lacks the claim %s that its issuer's rule asks for", clip(name))
+			return because(badToken("lacks the claim %s that its issuer's rule asks for", clip(name)), "the rule asks for %q", clip(want))
 		}
 		if have != want {
-			return badToken("has another value in the claim %s than its issuer's rule asks for", clip(name))
+			return because(badToken("has another value in the claim %s than its issuer's rule asks for", clip(name)), "the rule asks for %q", clip(want))
 		}
 	}
 	return nil
+}
+
+// because adds to a fault what only an administrator is to read: what the issuer's row has.
+func because(f *fault.Error, format string, args ...any) *fault.Error {
+	f.Err = fmt.Errorf(format, args...)
+	return f
 }
 
 // subject reads the claim that names the user.

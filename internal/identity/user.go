@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,29 +33,83 @@ type VerifiedUser struct {
 // token that is too long, Unauthenticated with the reason for a bad one, and Unavailable where the issuer's keys
 // cannot be had now.
 func (s *Service) VerifyUser(ctx context.Context, account access.Account, workloadName string, jwt secret.Text) (VerifiedUser, error) {
-	t, err := parseUserToken(jwt)
+	t, i, err := s.issuerOf(ctx, account, jwt)
 	if err != nil {
 		return VerifiedUser{}, err
-	}
-	iss, ok := t.Claims.String("iss")
-	if !ok || iss == "" || len(iss) > maxIssuerURL {
-		return VerifiedUser{}, badToken("names no issuer of at most %d bytes", maxIssuerURL)
-	}
-	i, err := s.trusted(ctx, account, iss)
-	if err != nil {
-		return VerifiedUser{}, err
-	}
-	if i.URL != iss {
-		return VerifiedUser{}, fault.New(fault.Internal, "the issuer that was found is not the one that was asked for")
 	}
 	if !i.allowedFor(workloadName) {
-		return VerifiedUser{}, badToken("is of the issuer %q, which is not trusted for workload identity %s", clip(iss), clip(workloadName))
+		return VerifiedUser{}, badToken("is of the issuer %q, which is not trusted for workload identity %s", clip(i.URL), clip(workloadName))
 	}
 	// Nothing of the rules below is told to somebody who only made up a token.
 	if err := s.keys.verify(ctx, account, i.Issuer, t); err != nil {
 		return VerifiedUser{}, err
 	}
 	return i.accept(t, s.now())
+}
+
+// ExamineUser is VerifyUser for an administrator who asks why a user's token is not accepted: it stands for any workload
+// identity, and also returns the issuer's row. Where the claims are not what the row asks for, the cause of the fault,
+// which callers of the API are not shown, says what the row has. Its caller decides whether the row may be seen.
+func (s *Service) ExamineUser(ctx context.Context, account access.Account, jwt secret.Text) (VerifiedUser, Issuer, error) {
+	t, i, err := s.issuerOf(ctx, account, jwt)
+	if iss, ok := t.Claims.String("iss"); ok && i.URL == "" {
+		return VerifiedUser{}, Issuer{}, s.besideTrusted(ctx, account, iss, err)
+	}
+	if err == nil {
+		err = s.keys.verify(ctx, account, i.Issuer, t)
+	}
+	if err != nil {
+		return VerifiedUser{}, Issuer{}, err
+	}
+	u, err := i.accept(t, s.now())
+	return u, i.Issuer, err
+}
+
+// besideTrusted adds to the refusal of an issuer which ones are trusted: most often the two differ by a slash.
+func (s *Service) besideTrusted(ctx context.Context, account access.Account, iss string, refused error) error {
+	const most = 10
+	f, ok := errors.AsType[*fault.Error](refused)
+	if !ok || f.Code != fault.Unauthenticated || f.Err != nil {
+		return refused
+	}
+	found, err := s.store.Issuers(ctx, account, "", most)
+	if err != nil {
+		return err
+	}
+	var urls []string
+	for _, i := range append(slices.Clone(s.config), found...) {
+		if i.Account != "" && i.Account != account {
+			continue
+		}
+		if strings.EqualFold(strings.TrimRight(i.URL, "/"), strings.TrimRight(iss, "/")) {
+			return because(f, "the issuer %s is trusted, and they are compared byte for byte", clip(i.URL))
+		}
+		urls = append(urls, clip(i.URL))
+	}
+	switch {
+	case urls == nil:
+		return because(f, "no issuer is trusted yet")
+	case len(urls) >= most:
+		return because(f, "among those that are trusted: %s", strings.Join(urls[:most], " "))
+	}
+	return because(f, "those that are trusted: %s", strings.Join(urls, " "))
+}
+
+// issuerOf reads a user's token, and finds how far its issuer is trusted. The token is not verified.
+func (s *Service) issuerOf(ctx context.Context, account access.Account, jwt secret.Text) (jws.Token, trust, error) {
+	t, err := parseUserToken(jwt)
+	if err != nil {
+		return jws.Token{}, trust{}, err
+	}
+	iss, ok := t.Claims.String("iss")
+	if !ok || iss == "" || len(iss) > maxIssuerURL {
+		return jws.Token{}, trust{}, badToken("names no issuer of at most %d bytes", maxIssuerURL)
+	}
+	i, err := s.trusted(ctx, account, iss)
+	if err == nil && i.URL != iss {
+		err = fault.New(fault.Internal, "the issuer that was found is not the one that was asked for")
+	}
+	return t, i, err
 }
 
 // userToken is what sentences call a user's token.

@@ -12,6 +12,7 @@ package jws
 
 import (
 	"crypto"
+	"slices"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -43,7 +44,19 @@ type Token struct {
 // unused bits, no duplicate member, no header that would bring a key or change the meaning of the rest. The noun, such
 // as "the user token", begins the sentence of every fault of the token and of its claims. A token that is longer than
 // MaxSize is Invalid, anything else that is wrong Unauthenticated.
+//
+// The type is none, JWT or at+jwt: a logout token, a DPoP proof or a security event is signed by the same key
+// (RFC 8725 §3.11).
 func Parse(noun string, token secret.Text) (Token, error) {
+	return parse(noun, token, "", "jwt", "at+jwt")
+}
+
+// ParseTyped is Parse of a token of exactly the one type, such as "at+jwt".
+func ParseTyped(noun, typ string, token secret.Text) (Token, error) {
+	return parse(noun, token, mediaType(typ))
+}
+
+func parse(noun string, token secret.Text, types ...string) (Token, error) {
 	compact := token.Expose()
 	if len(compact) > MaxSize {
 		return Token{}, fault.New(fault.Invalid, "%s is longer than %d bytes", noun, MaxSize)
@@ -65,6 +78,9 @@ func Parse(noun string, token secret.Text) (Token, error) {
 	}
 	if err := t.readHeader(header); err != nil {
 		return Token{}, err
+	}
+	if !slices.Contains(types, t.Type) {
+		return Token{}, bad(noun, "is of the type %.200q, which is not accepted here", t.Type)
 	}
 	if len(t.sig) == 0 {
 		return Token{}, bad(noun, "is not signed")
@@ -126,10 +142,6 @@ func (t *Token) readHeader(h map[string]any) error {
 		}
 		t.Type = mediaType(s)
 	}
-	// Explicit typing (RFC 8725 §3.11): a logout token, a DPoP proof or a security event is signed by the same key.
-	if t.Type != "" && t.Type != "jwt" && t.Type != "at+jwt" {
-		return bad(t.noun, "is of the type %.200q, which is no access or ID token", t.Type)
-	}
 	return nil
 }
 
@@ -152,3 +164,6 @@ func hashOf(alg jose.SignatureAlgorithm) crypto.Hash {
 func bad(noun, format string, args ...any) *fault.Error {
 	return fault.New(fault.Unauthenticated, noun+" "+format, args...)
 }
+
+// KeyID is the id of the key that the header names, "" where it names none.
+func (t Token) KeyID() string { return t.kid }

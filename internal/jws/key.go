@@ -78,10 +78,15 @@ func (k Key) Public() (string, error) {
 // ID is the key's id.
 func (k Key) ID() string { return k.jwk.KeyID }
 
-// Sign returns the compact form of a JWT with the claims, and typ and kid in its header beside what header says. The
-// header never replaces alg or typ, nor has what would change how the rest is read (crit, b64).
+// Sign is SignAs with the typ "JWT".
 func (k Key) Sign(header map[string]secret.Text, claims map[string]any) (secret.Text, error) {
-	options := (&jose.SignerOptions{}).WithType("JWT")
+	return k.SignAs("JWT", header, claims)
+}
+
+// SignAs returns the compact form of a JWT with the claims, and typ and kid in its header beside what header says. The
+// header never replaces alg or typ, nor has what would change how the rest is read (crit, b64).
+func (k Key) SignAs(typ string, header map[string]secret.Text, claims map[string]any) (secret.Text, error) {
+	options := (&jose.SignerOptions{}).WithType(jose.ContentType(typ))
 	for name, value := range header {
 		if ReservedHeader(name) {
 			return secret.Text{}, fmt.Errorf("the header %s is not the caller's to set", name)

@@ -82,3 +82,29 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A token of one type is read as no other: what is signed for one thing must not pass for another (RFC 8725 §3.11).
+func TestTypesAreToldApart(t *testing.T) {
+	key, err := jws.NewKey("ES256")
+	must(t, err)
+	types := []string{"JWT", "at+jwt", "client-authentication+jwt"}
+	for _, typ := range types {
+		text, err := key.SignAs(typ, nil, map[string]any{"sub": "client"})
+		must(t, err)
+		for _, want := range types {
+			token, err := jws.ParseTyped("the token", want, text)
+			if (err == nil) != (typ == want) {
+				t.Errorf("a token of type %s read as %s: %v", typ, want, err)
+			}
+			if err == nil && token.KeyID() != key.ID() {
+				t.Errorf("got the key id %q, want %q", token.KeyID(), key.ID())
+			}
+		}
+		if _, err := jws.Parse("the token", text); (err == nil) != (typ != "client-authentication+jwt") {
+			t.Errorf("a token of type %s read as any: %v", typ, err)
+		}
+	}
+	if _, err := key.SignAs("JWT", map[string]secret.Text{"typ": secret.New("at+jwt")}, nil); err == nil {
+		t.Error("a header replaced the type")
+	}
+}

@@ -225,13 +225,13 @@ func scopes(raw json.RawMessage, separator string) []string {
 		return nil
 	}
 	if json.Unmarshal(raw, &list) == nil {
-		return list
+		return scopeTokens(list)
 	}
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
 		return nil
 	}
-	return append([]string{}, strings.FieldsFunc(s, func(r rune) bool {
+	return scopeTokens(strings.FieldsFunc(s, func(r rune) bool {
 		return r == ' ' || strings.ContainsRune(separator, r)
-	})...)
+	}))
 }

@@ -63,7 +63,6 @@ type row struct {
 	Revocation            string            `json:"revocation"`            // "": nowhere. Relative to the token endpoint, or https on one of hosts
 	Hosts                 []string          `json:"hosts"`                 // none. The vendor's hosts, beside the token endpoint's, that get its tokens
 	Revoke                recipe            `json:"revoke"`                // RFC 7009
-	OpenID                bool              `json:"openId"`                // false
 	Verified              Verification      `json:"verified"`              // required
 	Sources               []string          `json:"sources"`               // where the entry was read
 	Notes                 []string          `json:"notes"`                 // for people
@@ -96,6 +95,7 @@ func (c *Catalogue) WithOperators(data []byte) (*Catalogue, error) {
 		case v.TokenEndpoint == "" && !v.Tenant:
 			return nil, fmt.Errorf("catalogue: %q: give its endpoints, or say tenant", v.Name)
 		}
+		v.Own = true
 		all.verified[v.Name] = own.verified[v.Name]
 		all.vendors = append(all.vendors, v)
 	}
@@ -162,6 +162,6 @@ func (c *Catalogue) Verified(name string) Verification { return c.verified[name]
 func own(v broker.Vendor) broker.Vendor {
 	v.ScopeAliases, v.AuthorizeParams, v.TokenHeaders = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams), maps.Clone(v.TokenHeaders)
 	v.GrantErrors, v.TokenTypes, v.Attributes = slices.Clone(v.GrantErrors), slices.Clone(v.TokenTypes), slices.Clone(v.Attributes)
-	v.Revoke.Dead = slices.Clone(v.Revoke.Dead)
+	v.Revoke.Dead, v.Notes, v.Sources = slices.Clone(v.Revoke.Dead), slices.Clone(v.Notes), slices.Clone(v.Sources)
 	return v
 }

@@ -178,7 +178,7 @@ func metered(c net.Conn) *meteredConn {
 // hold a token; so only errors that are known to name addresses and reasons pass.
 func cause(err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok {
-		return e
+		return unreached(e)
 	}
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		return errors.New("no complete answer in time")

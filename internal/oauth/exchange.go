@@ -53,6 +53,9 @@ func exchangeForm(o broker.OnBehalfOf, v broker.Vendor, x broker.Exchange) url.V
 	if !x.Actor.IsZero() {
 		form.Set("actor_token", x.Actor.Expose())
 		form.Set("actor_token_type", typeAccessToken)
+		if o.Actor == broker.ActorIDToken {
+			form.Set("actor_token_type", typeJWT)
+		}
 	}
 	return form
 }

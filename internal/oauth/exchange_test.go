@@ -36,6 +36,10 @@ func TestExchangeWireForms(t *testing.T) {
 			config: broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorClient}, x: broker.Exchange{Actor: secret.New(actorToken)},
 			want: joined(exchange, subject, url.Values{"actor_token": {actorToken}, "actor_token_type": {"urn:ietf:params:oauth:token-type:access_token"}}),
 		},
+		"with a JWT of ours as actor": {
+			config: broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorIDToken}, x: broker.Exchange{Actor: secret.New("eyJ.our.jwt")},
+			want: joined(exchange, subject, url.Values{"actor_token": {"eyJ.our.jwt"}, "actor_token_type": {"urn:ietf:params:oauth:token-type:jwt"}}),
+		},
 		"with targets": {
 			config: broker.OnBehalfOf{Grant: broker.TokenExchange},
 			x:      broker.Exchange{TokenRequest: broker.TokenRequest{Resources: []string{"https://r"}, Audiences: []string{"a", "b"}}},
@@ -75,6 +79,48 @@ func TestExchangeWireForms(t *testing.T) {
 			}
 			if sent := requests[0].Authorization != ""; sent == c.config.NoClient {
 				t.Errorf("the client authenticated: %t", sent)
+			}
+		})
+	}
+}
+
+// The client's assertion comes with its id where it has one, and never with a secret; so it does at revocation.
+func TestAssertionWireForms(t *testing.T) {
+	const kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+	for name, c := range map[string]struct {
+		method broker.AuthMethod
+		id     string
+	}{
+		"our key's":             {broker.AuthPrivateKeyJWT, "client"},
+		"our issuer's":          {broker.AuthIDTokenJWT, "client"},
+		"our issuer's, no name": {broker.AuthIDTokenJWT, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := oauthtest.New(t)
+			client := oauth.New(oauth.Config{Dev: true})
+			t.Cleanup(client.Close)
+			p := broker.Provider{Name: "p", ClientID: c.id, AuthMethod: c.method}
+			endpoints := broker.Endpoints{Token: s.URL + oauthtest.Token, Revocation: s.URL + oauthtest.Revoke}
+			assertion := secret.New("eyJ.assertion.jwt")
+			_, _ = client.ClientCredentials(t.Context(), endpoints, p, broker.Vendor{Name: "CustomOauth2"}, assertion, broker.TokenRequest{}) // refused: the server wants a secret
+			vendor := broker.Vendor{Name: "CustomOauth2", Revoke: broker.RevokeRecipe{Client: broker.AuthBasic}}
+			_ = client.Revoke(t.Context(), endpoints, p, vendor, assertion, secret.New("t"), "refresh_token")
+			requests := s.Requests()
+			if len(requests) == 0 {
+				t.Fatal("got no request")
+			}
+			for _, r := range requests {
+				want := url.Values{"client_assertion_type": {kind}, "client_assertion": {"eyJ.assertion.jwt"}}
+				if c.id != "" {
+					want.Set("client_id", c.id)
+				}
+				got := maps.Clone(r.Form)
+				for _, other := range []string{"grant_type", "token", "token_type_hint"} {
+					got.Del(other)
+				}
+				if diff := cmp.Diff(want, got); diff != "" || r.Authorization != "" {
+					t.Errorf("authorization %q, form (-want +got):\n%s", r.Authorization, diff)
+				}
 			}
 		})
 	}

@@ -57,7 +57,7 @@ func (c *Client) revocation(p broker.Provider, v broker.Vendor, clientSecret, to
 	} else {
 		form.Set(how.Member, token.Expose())
 	}
-	if how.Client != "" && p.AuthMethod != broker.AuthPrivateKeyJWT {
+	if how.Client != "" && !p.AuthMethod.Asserts() {
 		p.AuthMethod = how.Client
 	}
 	authenticate(header, form, p, v, clientSecret)
@@ -91,8 +91,21 @@ func classifyRevocation(a answer, v broker.Vendor, sent []secret.Text) error {
 		}
 	case succeeded && string(members[how.OKMember]) == "true", s == how.DeadStatus, a.err == nil && err == nil && dead(a.body, how):
 		return nil
+	case busy(e.Code):
+		e.Kind = broker.Busy
 	}
 	return e
+}
+
+// busy reports whether the code says that the vendor could not look at the token now, which some say with the status of
+// a success or of a refusal: RFC 6749 §4.1.2.1, and Slack (https://docs.slack.dev/reference/methods/auth.revoke, read
+// 2026-11-23). Giving up there would leave a token alive that the next try ends.
+func busy(code string) bool {
+	switch code {
+	case "temporarily_unavailable", "server_error", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited":
+		return true
+	}
+	return false
 }
 
 // dead reports whether the answer's code is one that says that the token was dead already.

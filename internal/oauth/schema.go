@@ -28,7 +28,7 @@ func (r row) check() error {
 	case !separates(r.ScopeSeparator) || !separates(r.AnswerSeparator):
 		return errors.New("scopes are separated by a space, a comma, a plus sign or a semicolon")
 	}
-	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer, r.checkRevocation, r.Revoke.check} {
+	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer, r.checkRevocation, r.Revoke.check, r.checkWords} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -88,17 +88,22 @@ func (r row) checkRequest() error {
 }
 
 func (r row) checkAnswer() error {
-	member := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z][A-Za-z0-9_]{0,63})?$`)
-	for _, name := range append([]string{r.OKMember, r.MessageName, r.TokenMember}, r.Attributes...) {
+	member := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+	for _, name := range []string{r.OKMember, r.MessageName, r.TokenMember} {
 		if name != "" && !member.MatchString(name) {
 			return fmt.Errorf("%q names no member of an answer", name)
 		}
 	}
+	path := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z][A-Za-z0-9_]{0,63})?$`)
+	hidden := regexp.MustCompile(`(?i)token|secret|password|assertion|credential|api_?key|cookie`)
 	if len(r.Attributes) > 16 {
 		return errors.New("at most 16 attributes")
 	}
 	for _, name := range r.Attributes {
-		if last := name[strings.LastIndex(name, ".")+1:]; name == "" || strings.Contains(last, "token") || strings.Contains(last, "secret") {
+		if !path.MatchString(name) {
+			return fmt.Errorf("attribute %q names no member of an answer", name)
+		}
+		if hidden.MatchString(name[strings.LastIndex(name, ".")+1:]) {
 			return fmt.Errorf("attribute %q: a token or secret is not an attribute", name)
 		}
 	}
@@ -111,6 +116,24 @@ func (r row) checkAnswer() error {
 	for _, code := range r.GrantErrors {
 		if !plain(code) || code == "" {
 			return fmt.Errorf("grantErrors: %q", code)
+		}
+	}
+	return nil
+}
+
+// checkWords bounds what is only for people: it is shown to them, and is no place for anything that a terminal acts on.
+func (r row) checkWords() error {
+	if len(r.Notes) > 16 || len(r.Sources) > 16 {
+		return errors.New("at most 16 notes and 16 sources")
+	}
+	for _, s := range r.Notes {
+		if s == "" || !plain(s) {
+			return fmt.Errorf("notes: %q is no sentence of at most 256 printable ASCII characters", s)
+		}
+	}
+	for _, s := range r.Sources {
+		if !strings.HasPrefix(s, "https://") || !plain(s) {
+			return fmt.Errorf("sources: %q is no https address", s)
 		}
 	}
 	return nil
@@ -143,7 +166,6 @@ func (r row) vendor() broker.Vendor {
 		RefreshRotates:        r.Rotation,
 		Revocation:            r.Revocation,
 		Revoke:                broker.RevokeRecipe(r.Revoke),
-		OpenID:                r.OpenID,
 		UserScopes:            r.UserScopes,
 		TokenHeaders:          r.TokenHeaders,
 		JSONBody:              r.JSONBody,
@@ -154,5 +176,8 @@ func (r row) vendor() broker.Vendor {
 		TokenMember:           r.TokenMember,
 		TokenTypes:            r.TokenTypes,
 		Attributes:            r.Attributes,
+		Verified:              string(r.Verified),
+		Notes:                 r.Notes,
+		Sources:               r.Sources,
 	}
 }

@@ -80,8 +80,8 @@ func (c *Client) exchange(ctx context.Context, e broker.Endpoints, p broker.Prov
 	return classify(answer, v, sent)
 }
 
-// authenticate adds the client's id and secret (or assertion, which comes in its place) the one way the provider is configured for. Trying one way and then
-// another, as golang.org/x/oauth2 does, would use the grant twice.
+// authenticate adds the client's id and secret (or assertion, which comes in its place) the one way the provider is
+// configured for. Trying one way and then another, as golang.org/x/oauth2 does, would use the grant twice.
 func authenticate(header http.Header, form url.Values, p broker.Provider, v broker.Vendor, clientSecret secret.Text) {
 	method := p.AuthMethod
 	if method == "" {
@@ -91,8 +91,10 @@ func authenticate(header http.Header, form url.Values, p broker.Provider, v brok
 	case method == noClient:
 	case method == broker.AuthNone || clientSecret.IsZero():
 		form.Set("client_id", p.ClientID)
-	case method == broker.AuthPrivateKeyJWT: // RFC 7523 §2.2
-		form.Set("client_id", p.ClientID)
+	case method.Asserts(): // RFC 7523 §2.2: the client id is optional where the assertion says who it is
+		if p.ClientID != "" {
+			form.Set("client_id", p.ClientID)
+		}
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", clientSecret.Expose())
 	case method == broker.AuthPost:

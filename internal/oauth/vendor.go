@@ -8,11 +8,16 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/tabard-id/tabard/internal/broker"
 )
 
-const maxAttribute = 512 // bytes; what is longer is left out
+const (
+	maxAttribute = 512 // bytes; what is longer is left out
+	maxScope     = 512 // bytes; likewise
+	maxScopes    = 200 // of an answer; twice what a request may ask for
+)
 
 // setScopes writes the scopes as the vendor reads them: joined by its separator, those of the user apart where it asks
 // for them apart.
@@ -24,6 +29,19 @@ func setScopes(query url.Values, v broker.Vendor, scopes []string) {
 	if len(users) > 0 {
 		query.Set(v.UserScopes, strings.Join(users, separator(v)))
 	}
+}
+
+// scopeTokens keeps what is a scope (RFC 6749 §3.3; in an array one may have a space) of what was granted, and a bounded
+// number of them: they are written into each audit record of the connection.
+func scopeTokens(list []string) []string {
+	found := make([]string, 0, min(len(list), maxScopes))
+	for _, s := range list {
+		odd := strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' })
+		if s != "" && len(s) <= maxScope && !odd && len(found) < maxScopes {
+			found = append(found, s)
+		}
+	}
+	return found
 }
 
 // tokenHeader is the header of a token request.
@@ -87,8 +105,11 @@ func parseForm(body []byte) (map[string]json.RawMessage, error) {
 		if len(values) != 1 {
 			return nil, errors.New("the answer names a member twice")
 		}
-		if members[name], err = json.Marshal(values[0]); err != nil {
+		if !utf8.ValidString(name) || !utf8.ValidString(values[0]) { // json.Marshal would put U+FFFD in its place
 			return nil, errors.New("the answer is not UTF-8")
+		}
+		if members[name], err = json.Marshal(values[0]); err != nil {
+			return nil, errors.New("the answer cannot be read")
 		}
 	}
 	return members, nil
@@ -123,8 +144,10 @@ func bearer(kind string, v broker.Vendor) bool {
 }
 
 // attributes picks what callers need, by the vendor's list: texts, and numbers as they are written. What is of another
-// type, too long, or not printable is left out: it is no reason to lose a token.
+// type, too long, or not printable is left out: it is no reason to lose a token. So is what repeats a token of the
+// answer: an attribute is shown where a token is not.
 func attributes(members map[string]json.RawMessage, v broker.Vendor) map[string]string {
+	tokens := tokensOf(members, v)
 	var found map[string]string
 	for _, path := range v.Attributes {
 		object, name := members, path
@@ -136,13 +159,30 @@ func attributes(members map[string]json.RawMessage, v broker.Vendor) map[string]
 			name = inner
 		}
 		value, ok := attribute(object[name])
-		if !ok {
+		if !ok || slices.ContainsFunc(tokens, func(t string) bool { return value == t || len(t) >= minRedacted && strings.Contains(value, t) }) {
 			continue
 		}
 		if found == nil {
 			found = map[string]string{}
 		}
 		found[path] = value
+	}
+	return found
+}
+
+// tokensOf finds every token in the answer, also those that are not taken.
+func tokensOf(members map[string]json.RawMessage, v broker.Vendor) []string {
+	objects := []map[string]json.RawMessage{members}
+	if inner, err := parseObject(members[v.TokenMember]); err == nil {
+		objects = append(objects, inner)
+	}
+	var found []string
+	for _, object := range objects {
+		for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+			if s, ok := text(object, name); ok && s != "" {
+				found = append(found, s)
+			}
+		}
 	}
 	return found
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
@@ -45,8 +46,8 @@ const (
 	PostgreSQL Engine = "postgres"
 )
 
-// DB is the store of every core package: vault.Store, identity.Store, broker.Store, access.Log and access.Reader. It
-// is safe for concurrent use. All errors are faults: besides those of the interfaces, Unavailable where the database
+// DB is the store of every core package: vault.Store, identity.Store, broker.Store, signing.Store, access.Log and
+// access.Reader. It is safe for concurrent use. All errors are faults: besides those of the interfaces, Unavailable where the database
 // does not answer or the context ended, and Internal where it answers what it should not.
 //
 // Values of reads that are marked as recent in the interfaces are shared with a cache: their slices and maps MUST NOT
@@ -70,6 +71,7 @@ var (
 	_ vault.Store    = (*DB)(nil)
 	_ identity.Store = (*DB)(nil)
 	_ broker.Store   = (*DB)(nil)
+	_ signing.Store  = (*DB)(nil)
 	_ access.Log     = (*DB)(nil)
 	_ access.Reader  = (*DB)(nil)
 )

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -159,12 +160,42 @@ func (v *Vault) load(ctx context.Context, id vaultID) (*keys, error) {
 		return nil, keyFault(err, id, fmt.Sprintf("wrapped by %s, asked %s", row.KeyURI, v.wrapper.URI()))
 	}
 	defer clear(key)
+	if row, err = v.complete(ctx, id, row, key); err != nil {
+		return nil, err
+	}
 	k, err := openKeysets(key, id, row.Keysets)
 	if err != nil {
 		return nil, err
 	}
 	k.born = born
 	return k, nil
+}
+
+// complete gives a vault that an earlier version made the keysets that have come since. Where another replica was
+// faster its row is taken: it has them.
+func (v *Vault) complete(ctx context.Context, id vaultID, row Row, key []byte) (Row, error) {
+	for purpose := range id.purposes() {
+		if _, ok := row.Keysets[purpose]; ok || !id.added(purpose) {
+			continue
+		}
+		sealed, err := newKeyset(key, id, purpose)
+		if err != nil {
+			return Row{}, err
+		}
+		more := row
+		more.Keysets = map[string][]byte{purpose: sealed}
+		maps.Copy(more.Keysets, row.Keysets)
+		more.Version, more.Modified = row.Version+1, v.now()
+		err = v.store.SwapVaultRow(ctx, more, row.Version)
+		if fault.CodeOf(err) == fault.Conflict {
+			more, err = v.store.VaultRow(ctx, id.account, id.name)
+		}
+		if err != nil {
+			return Row{}, fmt.Errorf("add a keyset to the vault of account %s: %w", id.account, err)
+		}
+		row = more
+	}
+	return row, nil
 }
 
 // create makes a vault: its key, wrapped, and its keysets. Where another replica was faster its row stays, and this

@@ -34,9 +34,17 @@ func (id vaultID) purposes() map[string]kind {
 			string(RingTokens):     sealing,
 			string(RingAccessKeys): sealing,
 			string(RingUserRefs):   naming,
+			string(RingSigning):    sealing,
 		}
 	}
 	return map[string]kind{purposeRecords: sealing}
+}
+
+// added reports whether vaults were made before they had this keyset, so that one without it lacks nothing. What is
+// sealed under such a keyset lies in tables that came with it: where a keyset is lost and not merely new, its values do
+// not open under the one that replaces it, and that is told.
+func (id vaultID) added(purpose string) bool {
+	return id.account == Server && purpose == string(RingSigning)
 }
 
 // keysetData is the associated data of a sealed keyset.
@@ -66,27 +74,34 @@ func (k kind) accepts(have key.Key) bool {
 
 // newKeysets makes the keysets of a vault and seals them by its key.
 func newKeysets(vaultKey []byte, id vaultID) (map[string][]byte, error) {
-	sealer, err := vaultAEAD(vaultKey)
-	if err != nil {
-		return nil, err
-	}
 	sealed := make(map[string][]byte)
-	for purpose, kind := range id.purposes() {
-		h, err := keyset.NewHandle(kind.template())
-		if err != nil {
-			return nil, fault.Wrap(fault.Internal, err, "keyset %q cannot be made", purpose)
+	for purpose := range id.purposes() {
+		var err error
+		if sealed[purpose], err = newKeyset(vaultKey, id, purpose); err != nil {
+			return nil, err
 		}
-		var b bytes.Buffer
-		if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), sealer, id.keysetData(purpose)); err != nil {
-			return nil, fault.Wrap(fault.Internal, err, "keyset %q cannot be sealed", purpose)
-		}
-		sealed[purpose] = b.Bytes()
 	}
 	return sealed, nil
 }
 
+func newKeyset(vaultKey []byte, id vaultID, purpose string) ([]byte, error) {
+	sealer, err := vaultAEAD(vaultKey)
+	if err != nil {
+		return nil, err
+	}
+	h, err := keyset.NewHandle(id.purposes()[purpose].template())
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "keyset %q cannot be made", purpose)
+	}
+	var b bytes.Buffer
+	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), sealer, id.keysetData(purpose)); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "keyset %q cannot be sealed", purpose)
+	}
+	return b.Bytes(), nil
+}
+
 // openKeysets opens the keysets of a vault. One that is missing is damage: making it anew would hide that every value
-// under it is lost. One of an unknown purpose is left alone: a newer version made it.
+// under it is lost; what complete adds is there by then. One of an unknown purpose is left alone: a newer version made it.
 func openKeysets(vaultKey []byte, id vaultID, sealed map[string][]byte) (*keys, error) {
 	opener, err := vaultAEAD(vaultKey)
 	if err != nil {

@@ -15,6 +15,7 @@ const (
 	RingTokens     Ring = "workload-access-tokens" // seals workload access tokens
 	RingAccessKeys Ring = "access-keys"            // seals the secrets of access keys
 	RingUserRefs   Ring = "user-refs"              // pseudorandom function; for UserRef only
+	RingSigning    Ring = "signing-keys"           // seals the installation's own signing keys
 )
 
 // serverVault is the one vault of the server itself.

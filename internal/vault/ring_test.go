@@ -3,6 +3,7 @@ package vault_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/tabard-id/tabard/internal/fault"
@@ -12,7 +13,7 @@ import (
 
 func TestServer_RoundTrip(t *testing.T) {
 	f := newFixture(t)
-	for _, ring := range []vault.Ring{vault.RingTokens, vault.RingAccessKeys} {
+	for _, ring := range []vault.Ring{vault.RingTokens, vault.RingAccessKeys, vault.RingSigning} {
 		sealed, err := f.SealServer(t.Context(), ring, []byte("aad"), []byte("plain"))
 		if err != nil {
 			t.Fatal(err)
@@ -23,7 +24,7 @@ func TestServer_RoundTrip(t *testing.T) {
 		}
 	}
 	if w, u := f.keys.wraps.Load(), f.keys.unwraps.Load(); w != 1 || u != 1 {
-		t.Errorf("three keysets of one vault took %d wraps and %d unwraps, want 1 and 1", w, u)
+		t.Errorf("the keysets of one vault took %d wraps and %d unwraps, want 1 and 1", w, u)
 	}
 }
 
@@ -161,5 +162,59 @@ func TestReady_AsksTheKeyService(t *testing.T) {
 	}
 	if got, err := f.Open(t.Context(), ref(), sealed); err != nil || !got.Equal(secret.New("x")) {
 		t.Errorf("Open within the life of the key: %v", err)
+	}
+}
+
+// A vault that was made before there were signing keys gets their keyset at its first use, once for all replicas, and what
+// it sealed still opens. Any other keyset that is missing is damage.
+func TestServer_OlderVaultGetsTheSigningRing(t *testing.T) {
+	f := newFixture(t)
+	if err := f.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token, err := f.SealServer(t.Context(), vault.RingTokens, nil, []byte("before"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := f.rows.row(t, vault.Server, "server")
+	delete(older.Keysets, string(vault.RingSigning))
+	f.rows.put(older)
+
+	replicas := []*vault.Vault{newVault(t, f.rows, f.keys, f.clock.Now), newVault(t, f.rows, f.keys, f.clock.Now), newVault(t, f.rows, f.keys, f.clock.Now)}
+	sealed := make([][]byte, len(replicas))
+	var group sync.WaitGroup
+	for i, v := range replicas {
+		group.Go(func() {
+			var err error
+			if sealed[i], err = v.SealServer(t.Context(), vault.RingSigning, nil, []byte("key")); err != nil {
+				t.Errorf("SealServer: %v", err)
+			}
+		})
+	}
+	group.Wait()
+	for _, v := range replicas {
+		for _, s := range sealed {
+			if got, err := v.OpenServer(t.Context(), vault.RingSigning, nil, s); err != nil || string(got) != "key" {
+				t.Errorf("what another replica sealed: %q, %v", got, err)
+			}
+		}
+		if got, err := v.OpenServer(t.Context(), vault.RingTokens, nil, token); err != nil || string(got) != "before" {
+			t.Errorf("what was sealed before: %q, %v", got, err)
+		}
+	}
+	now := f.rows.row(t, vault.Server, "server")
+	if now.Version != older.Version+1 || len(now.Keysets) != len(older.Keysets)+1 {
+		t.Errorf("got version %d with %d keysets after version %d with %d", now.Version, len(now.Keysets), older.Version, len(older.Keysets))
+	}
+	for purpose, k := range older.Keysets {
+		if !bytes.Equal(now.Keysets[purpose], k) {
+			t.Errorf("the keyset %q was changed", purpose)
+		}
+	}
+	delete(now.Keysets, string(vault.RingAccessKeys))
+	f.rows.put(now)
+	f.clock.add(vault.KeyLife)
+	if err := f.Ready(t.Context()); !errors.Is(err, fault.Internal) {
+		t.Errorf("without the keyset of access keys: got %v, want internal", err)
 	}
 }

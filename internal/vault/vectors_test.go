@@ -131,7 +131,7 @@ func writeVectors(t *testing.T, file string) {
 			all.Records = append(all.Records, recordVector{refs[name], text, hex.EncodeToString(f.seal(t, refs[name], text))})
 		}
 	}
-	for _, ring := range []vault.Ring{vault.RingTokens, vault.RingAccessKeys} {
+	for _, ring := range []vault.Ring{vault.RingTokens, vault.RingAccessKeys, vault.RingSigning} {
 		for _, plain := range []string{"", "body"} {
 			sealed, err := f.SealServer(t.Context(), ring, []byte("aad"), []byte(plain))
 			if err != nil {

@@ -2,28 +2,31 @@
 //
 // Environment: AWS's variables as in threelo.mjs, with the root key, and AWS_ENDPOINT_URL_BEDROCK_AGENTCORE_CONTROL;
 // DISCOVERY_URL, CLIENT_ID and CLIENT_SECRET of a running OpenID provider where this client may use
-// client_credentials; M2M_SCOPE (may be empty); USER_TOKEN, a JWT of a trusted issuer. Events: checked {operation},
-// once for each that held; at the end done {count}. The first assert that fails ends it with exit code 1.
+// client_credentials; M2M_SCOPE (may be empty); USER_TOKEN, a JWT of a trusted issuer; EXCHANGE_DISCOVERY_URL,
+// EXCHANGE_CLIENT_ID and EXCHANGE_CLIENT_SECRET of a provider that exchanges users' tokens and knows any audience.
+// Events: consent {url, callback} for each browser that is wanted (application.mjs); at the end done {checked}, the
+// operations that held. The first assert that fails ends it with exit code 1.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 
 import * as dataPlane from '@aws-sdk/client-bedrock-agentcore'
 import * as controlPlane from '@aws-sdk/client-bedrock-agentcore-control'
 import { withApiKey } from 'bedrock-agentcore/identity'
 
+import { Application } from './application.mjs'
 import { fingerprint, setting, tell } from './tell.mjs'
 
 const region = setting('AWS_REGION')
 const control = new controlPlane.BedrockAgentCoreControl({})
 const data = new dataPlane.BedrockAgentCore({})
 const mark = randomBytes(4).toString('hex')
-let count = 0
+const app = await new Application().start()
+const requests = JSON.parse(readFileSync(new URL('../requests.json', import.meta.url), 'utf8'))
+const checked = []
 
-function held(operation) {
-  count++
-  tell('checked', { operation })
-}
+const held = (operation) => checked.push(operation)
 
 // refused awaits a call's failure with that exception, which is an instance of the SDK's class of this name, and
 // returns it.
@@ -64,8 +67,10 @@ async function allPages(paginator, member, pageSize) {
 
 async function workloads() {
   const name = `agent-${mark}`
-  const url = 'http://localhost:8081/oauth2/callback'
-  const made = await control.createWorkloadIdentity({ name, allowedResourceOauth2ReturnUrls: [url] })
+  const { url } = app
+  const made = await control.createWorkloadIdentity({
+    name, allowedResourceOauth2ReturnUrls: [url], tags: { team: 'tests' },
+  })
   assert.equal(status(made), 201)
   assert.equal(made.name, name)
   assert.ok(made.workloadIdentityArn.startsWith(`arn:aws:bedrock-agentcore:${region}:`), made.workloadIdentityArn)
@@ -216,17 +221,64 @@ async function providers() {
   return name
 }
 
+// vendors makes, reads and updates a provider of each vendor, and with each member of the configurations.
+async function vendors() {
+  for (const v of requests.offered) {
+    const [[member, config]] = Object.entries(v.config)
+    const ask = { name: `${v.name}_${mark}`, credentialProviderVendor: v.vendor }
+    const whole = { ...ask, oauth2ProviderConfigInput: v.config }
+    for (const answer of [
+      await control.createOauth2CredentialProvider(whole),
+      await control.getOauth2CredentialProvider({ name: ask.name }),
+      await control.updateOauth2CredentialProvider(whole),
+    ]) {
+      const out = answer.oauth2ProviderConfigOutput
+      assert.deepEqual(Object.keys(out), [member])
+      assert.equal(out[member].clientId, config.clientId)
+      if (config.clientAuthenticationMethod) {
+        assert.equal(out[member].clientAuthenticationMethod, config.clientAuthenticationMethod)
+      }
+      assert.ok(!JSON.stringify(answer).includes('placeholder-secret'), 'the client secret came back')
+    }
+    const external = { ...config, clientSecretSource: 'EXTERNAL', clientSecretConfig: { secretId: 's', jsonKey: 'k' } }
+    delete external.clientSecret
+    await refusedConfig('EXTERNAL', { [member]: external }, ask)
+    if (v.name === 'actor') {
+      for (const r of requests.refused) {
+        const wrong = { oauthDiscovery: config.oauthDiscovery, clientId: 'placeholder', ...r.with }
+        await refusedConfig(r.words, { [member]: wrong }, ask)
+      }
+    }
+    await control.deleteOauth2CredentialProvider({ name: ask.name })
+  }
+}
+
+// refusedConfig: a configuration is refused of a new provider and of the one that there is.
+async function refusedConfig(words, oauth2ProviderConfigInput, ask) {
+  const whole = { ...ask, oauth2ProviderConfigInput }
+  const made = control.createOauth2CredentialProvider({ ...whole, name: `refused_${mark}` })
+  await refusedControl('ValidationException', 400, words, made)
+  await refusedControl('ValidationException', 400, words, control.updateOauth2CredentialProvider(whole))
+}
+
 async function apiKeys(workloadName) {
   const name = `key_${mark}`
   const none = `none_${mark}`
   const apiKey = `placeholder-${mark}`
-  const made = await control.createApiKeyCredentialProvider({ name, apiKey })
+  const made = await control.createApiKeyCredentialProvider({
+    name, apiKey, apiKeySecretSource: 'MANAGED', tags: { team: 'tests' },
+  })
   assert.equal(status(made), 201)
   assert.equal(made.name, name)
   assert.ok(made.credentialProviderArn.endsWith(`:token-vault/default/apikeycredentialprovider/${name}`))
   assert.ok(made.apiKeySecretArn.secretArn, 'no ARN of the secret')
   assert.ok(!JSON.stringify(made).includes(apiKey), 'the API key came back')
   await refusedControl('ConflictException', 409, name, control.createApiKeyCredentialProvider({ name, apiKey }))
+  const external = { name, apiKeySecretSource: 'EXTERNAL', apiKeySecretConfig: { secretId: 's', jsonKey: 'k' } }
+  const elsewhereMade = control.createApiKeyCredentialProvider({ ...external, name: none })
+  await refusedControl('ValidationException', 400, 'apiKeySecretSource', elsewhereMade)
+  const moved = control.updateApiKeyCredentialProvider(external)
+  await refusedControl('ValidationException', 400, 'apiKeySecretSource', moved)
   held('CreateApiKeyCredentialProvider')
 
   const got = await control.getApiKeyCredentialProvider({ name })
@@ -242,7 +294,9 @@ async function apiKeys(workloadName) {
   assert.deepEqual(await tool('monday'), ['monday', apiKey])
   const elsewhere = data.getResourceApiKey({ workloadIdentityToken, resourceCredentialProviderName: none })
   await refusedData('ResourceNotFoundException', 404, '', elsewhere)
-  const changed = await control.updateApiKeyCredentialProvider({ name, apiKey: apiKey + '-2' })
+  const changed = await control.updateApiKeyCredentialProvider({
+    name, apiKey: apiKey + '-2', apiKeySecretSource: 'MANAGED',
+  })
   recent(changed)
   assert.deepEqual(await tool('tuesday'), ['tuesday', apiKey + '-2'])
   const missing = control.updateApiKeyCredentialProvider({ name: none, apiKey })
@@ -282,6 +336,25 @@ async function tags(workloadName) {
   assert.ok(vault.kmsConfiguration.keyType, 'no key type')
   assert.ok(vault.lastModifiedDate instanceof Date, `lastModifiedDate is ${vault.lastModifiedDate}`)
   held('GetTokenVault')
+  const kmsConfiguration = { keyType: 'ServiceManagedKey' }
+  const kept = await control.setTokenVaultCMK({ tokenVaultId: 'default', kmsConfiguration })
+  assert.deepEqual(kept.kmsConfiguration, kmsConfiguration)
+  assert.deepEqual(kept.lastModifiedDate, vault.lastModifiedDate)
+  const kmsKeyArn = 'arn:aws:kms:us-east-1:000000000000:key/01234567-89ab-cdef-0123-456789abcdef'
+  const theirs = control.setTokenVaultCMK({ kmsConfiguration: { keyType: 'CustomerManagedKey', kmsKeyArn } })
+  await refusedControl('ValidationException', 400, 'CustomerManagedKey', theirs)
+  held('SetTokenVaultCMK')
+}
+
+// notOffered: the lists of what is not offered are empty; the rest is refused, or finds nothing.
+async function notOffered() {
+  for (const r of requests.not_offered) {
+    const [client, refusal] = r.plane === 'data' ? [data, refusedData] : [control, refusedControl]
+    const answer = client[r.operation[0].toLowerCase() + r.operation.slice(1)](r.arguments)
+    if (r.empty) assert.deepEqual((await answer)[r.empty], [])
+    else await refusal(r.code, r.code === 'ValidationException' ? 400 : 404, r.words, answer)
+    if (!checked.includes(r.operation)) held(r.operation)
+  }
 }
 
 async function workloadTokens(workloadName, userId) {
@@ -318,7 +391,60 @@ async function machineToken(wat, provider) {
   await refusedData('ResourceNotFoundException', 404, '', elsewhere)
 }
 
+// exchanging makes a provider that exchanges users' tokens. Only workload access tokens from after it are good for that.
+async function exchanging() {
+  const name = `exchange_${mark}`
+  await control.createOauth2CredentialProvider({
+    name, credentialProviderVendor: 'CustomOauth2', oauth2ProviderConfigInput: {
+      customOauth2ProviderConfig: {
+        oauthDiscovery: { discoveryUrl: setting('EXCHANGE_DISCOVERY_URL') },
+        clientId: setting('EXCHANGE_CLIENT_ID'), clientSecret: setting('EXCHANGE_CLIENT_SECRET'),
+        onBehalfOfTokenExchangeConfig: {
+          grantType: 'TOKEN_EXCHANGE', tokenExchangeGrantTypeConfig: { actorTokenContent: 'NONE' },
+        },
+      },
+    },
+  })
+  return name
+}
+
+async function exchange(provider, byJwt, machine) {
+  const ask = {
+    resourceCredentialProviderName: provider, oauth2Flow: 'ON_BEHALF_OF_TOKEN_EXCHANGE', scopes: ['read'],
+    resources: ['https://api.example.com'], audiences: ['api'],
+  }
+  const first = await data.getResourceOauth2Token({ ...ask, workloadIdentityToken: byJwt })
+  const again = await data.getResourceOauth2Token({ ...ask, workloadIdentityToken: byJwt })
+  assert.equal(fingerprint(again.accessToken), fingerprint(first.accessToken), 'the second exchange was no vault hit')
+  const nobody = data.getResourceOauth2Token({ ...ask, workloadIdentityToken: machine })
+  await refusedData('ValidationException', 400, '', nobody)
+  const own = await data.getResourceOauth2Token({
+    ...ask, workloadIdentityToken: machine, oauth2Flow: 'M2M', customParameters: { tenant: 'x' },
+  })
+  assert.ok(own.accessToken)
+}
+
+// consents: users consent in a browser, one known by a token, with all that can be asked for, and one that is asserted.
+async function consents(resourceCredentialProviderName, resourceOauth2ReturnUrl, { byJwt, byId }, userId) {
+  const { callbackUrl } = await control.getOauth2CredentialProvider({ name: resourceCredentialProviderName })
+  const ask = {
+    resourceCredentialProviderName, resourceOauth2ReturnUrl, oauth2Flow: 'USER_FEDERATION',
+    scopes: ['openid', 'calendar.write'],
+  }
+  const whole = {
+    ...ask, workloadIdentityToken: byJwt, resources: ['https://calendar.example.com'], audiences: ['calendar'],
+    customParameters: { prompt: 'consent' }, customState: "of the browser's session",
+  }
+  const user = { userToken: setting('USER_TOKEN') }
+  const first = await app.consent(data, callbackUrl, user, whole)
+  assert.equal(fingerprint((await data.getResourceOauth2Token(whole)).accessToken), fingerprint(first))
+  const forced = await app.consent(data, callbackUrl, user, { ...whole, forceAuthentication: true })
+  const asserted = await app.consent(data, callbackUrl, { userId }, { ...ask, workloadIdentityToken: byId })
+  assert.equal(new Set([first, forced, asserted].map(fingerprint)).size, 3)
+}
+
 async function tokens({ workloadName, returnUrl }, provider) {
+  const exchanger = await exchanging()
   const userId = `tests+${mark}`
   const { machine, byId, byJwt } = await workloadTokens(workloadName, userId)
   await machineToken(machine, provider)
@@ -343,6 +469,8 @@ async function tokens({ workloadName, returnUrl }, provider) {
   await refusedData('AccessDeniedException', 403, 'Invalid or expired session', foreign)
   const stray = { ...ask, workloadIdentityToken: byId, resourceOauth2ReturnUrl: 'https://elsewhere.example.com/' }
   await refusedData('ValidationException', 400, '', data.getResourceOauth2Token(stray))
+  await consents(provider, returnUrl, { byJwt, byId }, userId)
+  await exchange(exchanger, byJwt, machine)
   held('GetResourceOauth2Token')
 
   const complete = (sessionUri, userId) => data.completeResourceTokenAuth({ sessionUri, userIdentifier: { userId } })
@@ -354,7 +482,10 @@ async function tokens({ workloadName, returnUrl }, provider) {
 }
 
 const workload = await workloads()
+await vendors()
 await tokens(workload, await providers())
 await apiKeys(workload.workloadName)
 await tags(workload.workloadName)
-tell('done', { count })
+await notOffered()
+app.close()
+tell('done', { checked })

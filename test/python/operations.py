@@ -2,30 +2,36 @@
 
 Environment: AWS's variables as in threelo.py, with the root key; DISCOVERY_URL, CLIENT_ID and CLIENT_SECRET of a
 running OpenID provider where this client may use client_credentials; M2M_SCOPE (may be empty); USER_TOKEN, a JWT of a
-trusted issuer. Events: checked {operation}, once for each that held; at the end done {count}. The first assert that
-fails ends it with exit code 1 and a traceback.
+trusted issuer; EXCHANGE_DISCOVERY_URL, EXCHANGE_CLIENT_ID and EXCHANGE_CLIENT_SECRET of a provider that exchanges users'
+tokens and knows any audience. Events: consent {url, callback} for each browser that is wanted (application.py); at the
+end done {checked}, the operations that held. The first assert that fails ends it with exit code 1 and a traceback.
 """
 
 import datetime
+import json
+import pathlib
 import uuid
 
 import boto3
 from bedrock_agentcore.identity import requires_api_key
 from bedrock_agentcore.runtime import BedrockAgentCoreContext
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
+from application import Application
 from tell import fingerprint, setting, tell
 
 REGION = setting("AWS_REGION")
 control = boto3.client("bedrock-agentcore-control", region_name=REGION)
 data = boto3.client("bedrock-agentcore", region_name=REGION)
 mark = uuid.uuid4().hex[:8]
+app = Application()
 checked = []
+REQUESTS = json.loads((pathlib.Path(__file__).parent.parent / "requests.json").read_text())
 
 
 def held(operation):
     checked.append(operation)
-    tell("checked", operation=operation)
 
 
 def refused(method, code, status, words="", **arguments):
@@ -67,8 +73,8 @@ def all_pages(method, member, **arguments):
 
 
 def workloads():
-    name, url = f"agent-{mark}", "http://localhost:8081/oauth2/callback"
-    made = control.create_workload_identity(name=name, allowedResourceOauth2ReturnUrls=[url])
+    name, url = f"agent-{mark}", app.url
+    made = control.create_workload_identity(name=name, allowedResourceOauth2ReturnUrls=[url], tags={"team": "tests"})
     assert status(made) == 201 and made["name"] == name, made
     assert made["workloadIdentityArn"].endswith(f":workload-identity-directory/default/workload-identity/{name}"), made
     assert made["workloadIdentityArn"].startswith(f"arn:aws:bedrock-agentcore:{REGION}:"), made
@@ -202,7 +208,73 @@ def providers():
     return name
 
 
+def vendors():
+    """Makes, reads and updates a provider of each vendor, and with each member of the configurations."""
+    for v in REQUESTS["offered"]:
+        name, [(member, config)] = f"{v['name']}_{mark}", v["config"].items()
+        ask = {"name": name, "credentialProviderVendor": v["vendor"]}
+        for answer in (control.create_oauth2_credential_provider(oauth2ProviderConfigInput=v["config"], **ask),
+                       control.get_oauth2_credential_provider(name=name),
+                       control.update_oauth2_credential_provider(oauth2ProviderConfigInput=v["config"], **ask)):
+            [(got, out)] = answer["oauth2ProviderConfigOutput"].items()
+            assert got == member and out.get("clientId") == config.get("clientId"), (v, answer)
+            for asked in ("clientAuthenticationMethod", "onBehalfOfTokenExchangeConfig"):
+                assert out.get(asked) == config.get(asked, out.get(asked)), (v, answer)
+            assert "placeholder-secret" not in repr(answer), "the client secret came back"
+        external = {k: c for k, c in config.items() if not k.startswith("clientSecret")}
+        external |= {"clientSecretSource": "EXTERNAL", "clientSecretConfig": {"secretId": "s", "jsonKey": "k"}}
+        refused_config("EXTERNAL", {member: external}, ask)
+        for r in REQUESTS["refused"] if v["name"] == "actor" else ():
+            config = {"oauthDiscovery": config["oauthDiscovery"], "clientId": "placeholder", **r["with"]}
+            refused_config(r["words"], {member: config}, ask)
+        control.delete_oauth2_credential_provider(name=name)
+
+
+def refused_config(words, config, ask):
+    """A configuration that is refused of a new provider and of the one that there is."""
+    for method, name in ((control.create_oauth2_credential_provider, f"refused_{mark}"),
+                         (control.update_oauth2_credential_provider, ask["name"])):
+        refused(method, "ValidationException", 400, words, oauth2ProviderConfigInput=config, **(ask | {"name": name}))
+
+
+def exchanging():
+    """A provider that exchanges users' tokens. Only workload access tokens from after it are good for that."""
+    name = f"exchange_{mark}"
+    control.create_oauth2_credential_provider(
+        name=name, credentialProviderVendor="CustomOauth2", oauth2ProviderConfigInput={"customOauth2ProviderConfig": {
+            "oauthDiscovery": {"discoveryUrl": setting("EXCHANGE_DISCOVERY_URL")},
+            "clientId": setting("EXCHANGE_CLIENT_ID"), "clientSecret": setting("EXCHANGE_CLIENT_SECRET"),
+            "onBehalfOfTokenExchangeConfig": {
+                "grantType": "TOKEN_EXCHANGE", "tokenExchangeGrantTypeConfig": {"actorTokenContent": "NONE"}}}})
+    return name
+
+
+def exchange(provider, by_jwt, machine):
+    ask = {"resourceCredentialProviderName": provider, "oauth2Flow": "ON_BEHALF_OF_TOKEN_EXCHANGE", "scopes": ["read"],
+           "resources": ["https://api.example.com"], "audiences": ["api"]}
+    got = [data.get_resource_oauth2_token(workloadIdentityToken=by_jwt, **ask)["accessToken"] for _ in range(2)]
+    assert fingerprint(got[0]) == fingerprint(got[1]), "the second exchange was no vault hit"
+    refused(data.get_resource_oauth2_token, "ValidationException", 400, workloadIdentityToken=machine, **ask)
+    ask |= {"oauth2Flow": "M2M", "customParameters": {"tenant": "x"}}
+    assert data.get_resource_oauth2_token(workloadIdentityToken=machine, **ask)["accessToken"]
+
+
+def consents(provider, return_url, by_jwt, by_id, user_id):
+    """Users consent in a browser: one known by a token, with all that can be asked for, and one that is asserted."""
+    callback = control.get_oauth2_credential_provider(name=provider)["callbackUrl"]
+    ask = {"resourceCredentialProviderName": provider, "oauth2Flow": "USER_FEDERATION", "resourceOauth2ReturnUrl": return_url,
+           "scopes": ["openid", "calendar.write"]}
+    whole = ask | {"workloadIdentityToken": by_jwt, "resources": ["https://calendar.example.com"], "audiences": ["calendar"],
+                   "customParameters": {"prompt": "consent"}, "customState": "of the browser's session"}
+    got = [app.consent(data, callback, {"userToken": setting("USER_TOKEN")}, **whole),
+           data.get_resource_oauth2_token(**whole)["accessToken"],
+           app.consent(data, callback, {"userToken": setting("USER_TOKEN")}, forceAuthentication=True, **whole),
+           app.consent(data, callback, {"userId": user_id}, workloadIdentityToken=by_id, **ask)]
+    assert got[0] == got[1] and len({fingerprint(token) for token in got}) == 3, [fingerprint(token) for token in got]
+
+
 def tokens(workload, return_url, provider):
+    exchanger = exchanging()
     machine = data.get_workload_access_token(workloadName=workload)["workloadAccessToken"]
     refused(data.get_workload_access_token, "ResourceNotFoundException", 404, workloadName=f"none-{mark}")
     held("GetWorkloadAccessToken")
@@ -240,6 +312,8 @@ def tokens(workload, return_url, provider):
             workloadIdentityToken=by_jwt, sessionUri=first["sessionUri"], **ask)
     refused(data.get_resource_oauth2_token, "ValidationException", 400, workloadIdentityToken=by_id,
             **{**ask, "resourceOauth2ReturnUrl": "https://elsewhere.example.com/"})
+    consents(provider, return_url, by_jwt, by_id, user_id)
+    exchange(exchanger, by_jwt, machine)
     held("GetResourceOauth2Token")
 
     refused(data.complete_resource_token_auth, "AccessDeniedException", 403, "Invalid or expired session",
@@ -251,15 +325,16 @@ def tokens(workload, return_url, provider):
 
 def api_keys(workload):
     name, secret = f"maps_{mark}", f"api-key-{mark}"
-    made = control.create_api_key_credential_provider(name=name, apiKey=secret, tags={"team": "tests"})
+    made = control.create_api_key_credential_provider(name=name, apiKey=secret, apiKeySecretSource="MANAGED", tags={"team": "tests"})
     assert status(made) == 201 and made["name"] == name and made["apiKeySecretSource"] == "MANAGED", made
     arn = f":token-vault/default/apikeycredentialprovider/{name}"
     assert made["credentialProviderArn"].endswith(arn), made
     assert f":secret:bedrock-agentcore-identity!default/apikey/{name}-" in made["apiKeySecretArn"]["secretArn"], made
     refused(control.create_api_key_credential_provider, "ConflictException", 409,
             f"Credential provider with name: {name} already exists", name=name, apiKey=secret)
-    refused(control.create_api_key_credential_provider, "ValidationException", 400, "apiKeySecretSource", name="other",
-            apiKeySecretSource="EXTERNAL", apiKeySecretConfig={"secretId": "s", "jsonKey": "k"})
+    external = {"apiKeySecretSource": "EXTERNAL", "apiKeySecretConfig": {"secretId": "s", "jsonKey": "k"}}
+    for method, of in ((control.create_api_key_credential_provider, "other"), (control.update_api_key_credential_provider, name)):
+        refused(method, "ValidationException", 400, "apiKeySecretSource", name=of, **external)
     refused(control.create_api_key_credential_provider, "ValidationException", 400, "apiKey", name="other")
     held("CreateApiKeyCredentialProvider")
 
@@ -271,7 +346,7 @@ def api_keys(workload):
     held("GetApiKeyCredentialProvider")
 
     secret += "-2"
-    recent(control.update_api_key_credential_provider(name=name, apiKey=secret))
+    recent(control.update_api_key_credential_provider(name=name, apiKey=secret, apiKeySecretSource="MANAGED"))
     refused(control.update_api_key_credential_provider, "ResourceNotFoundException", 404, name=f"none_{mark}", apiKey="k")
     held("UpdateApiKeyCredentialProvider")
 
@@ -328,43 +403,30 @@ def tags(workload, api_key_arn):
 
 def token_vault():
     service = {"keyType": "ServiceManagedKey"}
-    got = control.get_token_vault()
+    got = control.get_token_vault(tokenVaultId="default")
     assert got["tokenVaultId"] == "default" and got["kmsConfiguration"] == service, got
     assert abs((datetime.datetime.now(datetime.timezone.utc) - got["lastModifiedDate"]).total_seconds()) < 600, got
     refused(control.get_token_vault, "ResourceNotFoundException", 404, tokenVaultId="other")
     held("GetTokenVault")
-    kept = control.set_token_vault_cmk(kmsConfiguration=service)
+    kept = control.set_token_vault_cmk(tokenVaultId="default", kmsConfiguration=service)
     assert kept["kmsConfiguration"] == service and kept["lastModifiedDate"] == got["lastModifiedDate"], kept
     refused(control.set_token_vault_cmk, "ValidationException", 400, "CustomerManagedKey", kmsConfiguration={
         "keyType": "CustomerManagedKey", "kmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/" + str(uuid.uuid4())})
     held("SetTokenVaultCMK")
+    refused(control.reset_token_vault_key_material, "ValidationException", 400, tokenVaultId="default")
+    held("ResetTokenVaultKeyMaterial")
 
 
 def not_offered():
-    pay = {"name": f"pay_{mark}", "credentialProviderVendor": "StripePrivy", "providerConfigurationInput": {
-        "stripePrivyConfiguration": {"appId": "a", "appSecret": "s", "authorizationId": "i", "authorizationPrivateKey": "k"}}}
-    refused(control.create_payment_credential_provider, "ValidationException", 400, "not offered", **pay)
-    refused(control.update_payment_credential_provider, "ResourceNotFoundException", 404, **pay)
-    refused(control.get_payment_credential_provider, "ResourceNotFoundException", 404, name=pay["name"])
-    refused(control.delete_payment_credential_provider, "ResourceNotFoundException", 404, name=pay["name"])
-    assert control.list_payment_credential_providers()["credentialProviders"] == []
-    refused(data.get_resource_payment_token, "ResourceNotFoundException", 404, workloadIdentityToken="w",
-            resourceCredentialProviderName=pay["name"], paymentTokenRequest={
-                "coinbaseCdpTokenRequest": {"requestMethod": "GET", "requestPath": "/x"}})
-    held("CreatePaymentCredentialProvider")
-    held("UpdatePaymentCredentialProvider")
-    held("GetPaymentCredentialProvider")
-    held("DeletePaymentCredentialProvider")
-    held("ListPaymentCredentialProviders")
-    held("GetResourcePaymentToken")
-
-    arn = control.get_workload_identity(name=workload)["workloadIdentityArn"]
-    refused(control.put_resource_policy, "ValidationException", 400, "not offered", resourceArn=arn, policy="{}")
-    refused(control.get_resource_policy, "ResourceNotFoundException", 404, resourceArn=arn)
-    refused(control.delete_resource_policy, "ResourceNotFoundException", 404, resourceArn=arn)
-    held("PutResourcePolicy")
-    held("GetResourcePolicy")
-    held("DeleteResourcePolicy")
+    """The lists of what is not offered are empty; the rest is refused, or finds nothing."""
+    for r in REQUESTS["not_offered"]:
+        method = getattr(data if r.get("plane") == "data" else control, xform_name(r["operation"]))
+        if "empty" in r:
+            assert method(**r["arguments"])[r["empty"]] == [], r
+        else:
+            refused(method, r["code"], {"ValidationException": 400}.get(r["code"], 404), r["words"], **r["arguments"])
+        if r["operation"] not in checked:
+            held(r["operation"])
 
 
 def caller():
@@ -375,9 +437,10 @@ def caller():
 
 
 workload, return_url = workloads()
+vendors()
 tokens(workload, return_url, providers())
 tags(workload, api_keys(workload))
 token_vault()
 not_offered()
 caller()
-tell("done", count=len(checked))
+tell("done", checked=checked)

@@ -24,6 +24,18 @@ func (s *Server) SetClientKeys(jwks []byte) error {
 	return nil
 }
 
+// SetTrust makes the client the subject of an issuer whose JWK set it is: assertions are that issuer's (RFC 7521 §4.2),
+// and the client id may be left out. Else it is as SetClientKeys.
+func (s *Server) SetTrust(issuer, subject string, jwks []byte) error {
+	if err := s.SetClientKeys(jwks); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trusted = [2]string{issuer, subject}
+	return nil
+}
+
 // authenticLocked accepts the client.
 func (s *Server) authenticLocked(r *http.Request) bool {
 	if len(s.clientKeys) == 0 {
@@ -58,8 +70,15 @@ func (s *Server) provenLocked(form url.Values) error {
 		return err
 	}
 	now := time.Now().Unix()
+	who, id := [2]string{ClientID, ClientID}, form.Get("client_id")
+	if s.trusted != [2]string{} {
+		who = s.trusted
+		if !form.Has("client_id") {
+			id = ClientID
+		}
+	}
 	switch {
-	case c.Iss != ClientID || c.Sub != ClientID || form.Get("client_id") != ClientID:
+	case c.Iss != who[0] || c.Sub != who[1] || id != ClientID:
 		return errors.New("another client")
 	case c.Aud != s.URL:
 		return errors.New("another audience")

@@ -78,6 +78,7 @@ type Server struct {
 	idToken  map[string]any  // claims to change; nil where none is issued
 
 	clientKeys []jose.JSONWebKey // with them the client has no secret
+	trusted    [2]string         // issuer and subject of the client's assertions; none where it signs them itself
 	assertions map[string]bool   // by jti
 }
 

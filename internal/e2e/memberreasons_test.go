@@ -1,0 +1,68 @@
+package e2e_test
+
+import (
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/tabard-id/tabard/internal/e2e/peer"
+)
+
+// explained is a reason for the rows that match a pattern.
+func explained(rows, why string) reason { return reason{regexp.MustCompile(rows), why} }
+
+// reason says why some client does not exercise the members of the rows that it matches.
+type reason struct {
+	rows *regexp.Regexp
+	why  string
+}
+
+// reasons are tried in order. Each must be of use: TestMembersAreExplained fails for one that is not.
+var reasons = []reason{
+	explained(`^\w+Payment`, "payment credential providers are not offered: nothing is made, so nothing is found"),
+	explained(`^\w+ConsentPortal`, "consent portals are not offered: nothing is made, so nothing is found; hosted consent is Tabard's own"),
+	explained(`^\w+ResourcePolicy `, "resource policies are not offered: access is by the roles of principals"),
+	explained(`^ResetTokenVaultKeyMaterial `, "there is no key of a customer's to reset yet; the SDK for JavaScript does not have the operation yet"),
+	explained(`TokenVault(CMK)? (in|out) kmsConfiguration.kmsKeyArn$`, "keys of a customer's own are not offered yet"),
+	explained(` in (.*\.clientSecretConfig|apiKeySecretConfig)`, "EXTERNAL secrets are not offered yet: there is no Secrets Manager here"),
+	explained(` out (clientSecret|apiKeySecret)JsonKey$`, "of EXTERNAL secrets, which are not offered yet"),
+	explained(`\.onBehalfOfAuthenticationConfig`, "the SDK for JavaScript does not have the member yet"),
+	explained(`\.privateEndpoint`, "private endpoints are not offered yet: the server connects from where it runs"),
+	explained(`\.privateKeySource`, "keys in AWS's KMS are not offered: the server makes a key for the provider"),
+	explained(` out .*\.additional(Header|Payload)Claims$`, "the additional claims do not come back: they may be secret"),
+	explained(` out .*(atlassian|github|google|included|linkedin|microsoft|salesforce|slack)Oauth2ProviderConfig\.oauthDiscovery\.discoveryUrl$`,
+		"of vendors the answer has the endpoints themselves"),
+	explained(` out .*\.tokenEndpointAuthMethods$`, "of vendors the catalogue says how the client authenticates; the caller gave no list"),
+	explained(`^GetOauth2CredentialProvider out failureReason$`, "a provider is ready as soon as it is made: none can fail later"),
+	explained(`^RevokeConnection out connection\.(expiresAt|refreshable)$`, "a revoked connection holds no token"),
+	explained(`^RevokeConnection out detail$`, "only where the provider refused or was out of reach: internal/broker/revoke_test.go has both"),
+	explained(`^TransferConnection out connection\.reason$`, "of connections that are out of order, which cannot be transferred"),
+}
+
+func reasonOf(row string) string {
+	for _, r := range reasons {
+		if r.rows.MatchString(row) {
+			return r.why
+		}
+	}
+	return ""
+}
+
+// ownCall finds an operation of ours that the root package calls.
+var ownCall = regexp.MustCompile(`\bours\(ctx, "(\w+)"`)
+
+// rootCalls are the operations of ours that the root package has a call for.
+func rootCalls(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(peer.Root(t), "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, path := range paths {
+		for _, m := range ownCall.FindAllSubmatch(mustRead(t, path), -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	return names
+}

@@ -1,0 +1,135 @@
+package issuer_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tabard-id/tabard/internal/issuer"
+	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/kms"
+	"github.com/tabard-id/tabard/internal/signing"
+	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+const publicURL = "https://tabard.example.com"
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve is the handler over a real signing service. The vault is returned so that a test can close it.
+func serve(t *testing.T) (http.Handler, *signing.Service, *vault.Vault, *bytes.Buffer) {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Config{SQLitePath: filepath.Join(t.TempDir(), "tabard.db")})
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	file := filepath.Join(t.TempDir(), "key")
+	must(t, kms.CreateFile(file))
+	wrapper, err := kms.OpenFile(file)
+	must(t, err)
+	v, err := vault.New(vault.Config{Store: db, Wrapper: wrapper, Region: "us-east-1"})
+	must(t, err)
+	t.Cleanup(v.Close)
+	keys, err := signing.New(signing.Config{Store: db, Vault: v, Issuer: publicURL, Now: time.Now})
+	must(t, err)
+	log := &bytes.Buffer{}
+	h, err := issuer.New(issuer.Config{Signing: keys, Log: slog.New(slog.NewJSONHandler(log, nil))})
+	must(t, err)
+	return h, keys, v, log
+}
+
+func ask(h http.Handler, method, target string) *http.Response {
+	r := httptest.NewRequest(method, "http://evil.example"+target, http.NoBody) // the Host header is the client's
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func TestMetadata(t *testing.T) {
+	h, _, _, _ := serve(t)
+	want := map[string]any{
+		"issuer": publicURL, "jwks_uri": publicURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public"},
+		"id_token_signing_alg_values_supported": []any{"ES256"},
+		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account"},
+	}
+	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
+		resp := ask(h, http.MethodGet, path)
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "public, max-age=300" {
+			t.Errorf("%s: got %d %v", path, resp.StatusCode, resp.Header)
+		}
+		var got map[string]any
+		must(t, json.NewDecoder(resp.Body).Decode(&got))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+	}
+}
+
+func TestKeysVerifyWhatIsSigned(t *testing.T) {
+	h, keys, _, log := serve(t)
+	resp := ask(h, http.MethodGet, "/oauth2/jwks?a=hunter2")
+	doc, err := io.ReadAll(resp.Body)
+	must(t, err)
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "public, max-age=300" {
+		t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+	}
+	set, err := jws.ParseSet(doc)
+	must(t, err)
+	text, err := keys.Sign(t.Context(), signing.Tokens, "JWT", map[string]any{"sub": "s", "exp": time.Now().Unix() + 60})
+	must(t, err)
+	token, err := jws.Parse("the token", text)
+	must(t, err)
+	must(t, token.Verify(set))
+	if strings.Contains(string(doc), `"d"`) {
+		t.Error("a private half is published")
+	}
+	if line := log.String(); !strings.Contains(line, `"route":"/oauth2/jwks"`) || strings.Contains(line, "hunter2") {
+		t.Errorf("got the log line %s", line)
+	}
+}
+
+func TestOnlyReading(t *testing.T) {
+	h, _, _, _ := serve(t)
+	for _, path := range issuer.Paths() {
+		if resp := ask(h, http.MethodHead, path); resp.StatusCode != http.StatusOK {
+			t.Errorf("HEAD %s: got %d", path, resp.StatusCode)
+		}
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
+			resp := ask(h, method, path)
+			if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s %s: got %d %v", method, path, resp.StatusCode, resp.Header)
+			}
+		}
+	}
+}
+
+func TestNoKeysNow(t *testing.T) {
+	h, _, v, log := serve(t)
+	v.Close()
+	resp := ask(h, http.MethodGet, "/oauth2/jwks")
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	if resp.StatusCode != http.StatusServiceUnavailable || len(body) != 0 || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %d %q %v", resp.StatusCode, body, resp.Header)
+	}
+	if !strings.Contains(log.String(), "shutting down") {
+		t.Errorf("the log does not say why: %s", log)
+	}
+	if resp := ask(h, http.MethodGet, "/.well-known/openid-configuration"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the metadata needs no key, and got %d", resp.StatusCode)
+	}
+}

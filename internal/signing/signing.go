@@ -1,0 +1,205 @@
+// Package signing keeps the installation's own signing keys, and signs and verifies JWTs with them.
+//
+// Security argument: there is one algorithm (ES256) and one series of keys for each purpose, so that what was signed for
+// one thing verifies as no other. A key belongs to a period of the clock; which one signs is never anybody's choice. Its
+// private half is sealed under a keyset of the server's own vault, bound to purpose, period and id, and opened for one
+// signature at a time: nothing of it outlives the vault's own keys in memory, so that disabling the key in the key service
+// ends signing within five minutes. What is published is derived from the sealed halves and not from the rows' clear
+// columns: whoever can write to the database cannot make the world trust a key of theirs.
+package signing
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/secret"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+// Purpose is what a series of keys is for. What a key of one purpose signed verifies under no other.
+type Purpose string
+
+// Tokens signs the JWTs that other parties verify.
+const Tokens Purpose = "tokens"
+
+const (
+	// Period is how long a key signs. It verifies for one more.
+	Period = 30 * 24 * time.Hour
+
+	// Ahead is how long before its period a key is made and published, so that whoever keeps our key set for days knows
+	// it before it is used.
+	Ahead = 7 * 24 * time.Hour
+
+	// MaxLife bounds the life of what is signed: a token ends while its key is still published.
+	MaxLife = 24 * time.Hour
+
+	algorithm = "ES256"
+
+	// rowsFresh is how long rows are used without reading them again. A key that another replica made is needed here a
+	// week later, so this is no matter of correctness.
+	rowsFresh = 5 * time.Minute
+
+	// leeway is how far the clocks of two replicas may be apart.
+	leeway = time.Minute
+)
+
+// Row is a key as it is stored.
+type Row struct {
+	Purpose Purpose
+	Period  int64        // number of the 30 days since 1970 in which it signs
+	ID      string       // thumbprint of the public half (RFC 7638)
+	Public  string       // the public half, a JWK: for people, and trusted by nobody
+	Sealed  vault.Sealed // the private half, a JWK, under vault.RingSigning
+	Created time.Time
+}
+
+// Store keeps signing keys.
+type Store interface {
+	// SigningKeys returns the keys of a purpose for the period from and later ones, the oldest first. It never answers
+	// from a cache.
+	SigningKeys(ctx context.Context, p Purpose, from int64) ([]Row, error)
+	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period or the id exists, and leave
+	// that as it is.
+	AddSigningKey(ctx context.Context, r Row) error
+}
+
+// Config is what a Service needs. Every field is required.
+type Config struct {
+	Store  Store
+	Vault  *vault.Vault
+	Issuer string // the claim iss of everything that is signed: the server's public URL
+	Now    func() time.Time
+}
+
+// Service signs and verifies. It is safe for concurrent use.
+type Service struct {
+	store  Store
+	vault  *vault.Vault
+	issuer string
+	now    func() time.Time
+
+	mu   sync.Mutex // guards what follows
+	read map[Purpose]series
+}
+
+// New returns a Service. It makes no key: that is done at the first need.
+func New(c Config) (*Service, error) {
+	if c.Store == nil || c.Vault == nil || c.Issuer == "" || c.Now == nil {
+		return nil, errors.New("signing: an incomplete Config")
+	}
+	return &Service{store: c.Store, vault: c.Vault, issuer: c.Issuer, now: c.Now, read: make(map[Purpose]series)}, nil
+}
+
+// Issuer is the claim iss of everything that is signed here.
+func (s *Service) Issuer() string { return s.issuer }
+
+// Sign returns the compact form of a JWT of the type typ ("JWT", "at+jwt") with the claims, to which it adds iss. Claims
+// that have an iss, or no exp that is after now and at most MaxLife away, are Internal. The error is Unavailable or
+// Denied where the store or the key service does not give the key.
+func (s *Service) Sign(ctx context.Context, p Purpose, typ string, claims map[string]any) (secret.Text, error) {
+	now := s.now()
+	exp, ok := claims["exp"].(int64)
+	if _, has := claims["iss"]; has || !ok || exp <= now.Unix() || exp > now.Add(MaxLife).Unix() {
+		return secret.Text{}, fault.New(fault.Internal, "claims to sign must have an exp of at most %s and no iss", MaxLife)
+	}
+	keys, err := s.series(ctx, p)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	key, err := s.open(ctx, keys.current)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	all := map[string]any{"iss": s.issuer}
+	for name, value := range claims {
+		all[name] = value
+	}
+	signed, err := key.SignAs(typ, nil, all)
+	if err != nil {
+		return secret.Text{}, fault.Wrap(fault.Internal, err, "a token cannot be signed")
+	}
+	return signed, nil
+}
+
+// Verify reads a token that this installation signed for the purpose, of exactly the type typ, and returns its claims.
+// It checks the signature by the key that the token names, iss and the times; whom the token is for is the caller's to
+// check. Whatever is wrong with the token is Unauthenticated (Invalid where it is too long); Unavailable and Denied are
+// as for Sign.
+func (s *Service) Verify(ctx context.Context, p Purpose, typ string, token secret.Text) (jws.Claims, error) {
+	const noun = "the token"
+	t, err := jws.ParseTyped(noun, typ, token)
+	if err != nil {
+		return jws.Claims{}, err
+	}
+	if t.KeyID() == "" {
+		return jws.Claims{}, fault.New(fault.Unauthenticated, "%s names no key", noun)
+	}
+	keys, err := s.series(ctx, p)
+	if err != nil {
+		return jws.Claims{}, err
+	}
+	if err := t.Verify(keys.set); err != nil {
+		return jws.Claims{}, err
+	}
+	if iss, ok := t.Claims.String("iss"); !ok || iss != s.issuer {
+		return jws.Claims{}, fault.New(fault.Unauthenticated, "%s was not issued by this server", noun)
+	}
+	return t.Claims, s.timely(t.Claims)
+}
+
+// timely checks exp, which must be there, nbf and iat.
+func (s *Service) timely(c jws.Claims) error {
+	now := s.now()
+	exp, err := c.Time("exp")
+	if err != nil {
+		return err
+	}
+	if !now.Before(exp) { // also where there is none
+		return fault.New(fault.Unauthenticated, "the token has expired")
+	}
+	for _, name := range []string{"nbf", "iat"} {
+		at, err := c.Time(name)
+		if err != nil {
+			return err
+		}
+		if at.After(now.Add(leeway)) {
+			return fault.New(fault.Unauthenticated, "the token is not valid yet")
+		}
+	}
+	return nil
+}
+
+// aad is what a sealed private half is bound to.
+func (r Row) aad() []byte {
+	var b []byte
+	for _, part := range []string{"signing-key", string(r.Purpose), string(binary.BigEndian.AppendUint64(nil, uint64(r.Period))), r.ID} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
+		b = append(b, part...)
+	}
+	return b
+}
+
+// open opens the private half of a key, for use at once.
+func (s *Service) open(ctx context.Context, r Row) (jws.Key, error) {
+	plain, err := s.vault.OpenServer(ctx, vault.RingSigning, r.aad(), r.Sealed)
+	if errors.Is(err, vault.ErrOpen) {
+		return jws.Key{}, fault.Wrap(fault.Internal, err, "signing key %q does not open: it was changed or moved", r.ID)
+	}
+	if err != nil {
+		return jws.Key{}, err
+	}
+	defer clear(plain)
+	key, err := jws.ParseKey(secret.New(string(plain)))
+	if err != nil {
+		return jws.Key{}, fault.Wrap(fault.Internal, err, "signing key %q cannot be read", r.ID)
+	}
+	if key.ID() != r.ID || key.Algorithm() != algorithm {
+		return jws.Key{}, fault.New(fault.Internal, "signing key %q is another key than its row says", r.ID)
+	}
+	return key, nil
+}

@@ -1,0 +1,40 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/signing"
+	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/vault"
+)
+
+func aSigningKey(p signing.Purpose, period int64, id string) signing.Row {
+	return signing.Row{Purpose: p, Period: period, ID: id, Public: `{"kty":"EC"}`, Sealed: vault.Sealed{1, 0, 2}, Created: at}
+}
+
+func TestSigningKeys(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		read := func(p signing.Purpose, from int64) []signing.Row {
+			return got[[]signing.Row](t)(db.SigningKeys(ctx, p, from))
+		}
+		wantEqual(t, "none", len(read("tokens", 0)), 0)
+		third, first := aSigningKey("tokens", 12, "c"), aSigningKey("tokens", 10, "a")
+		second := aSigningKey("tokens", 11, "B")
+		for _, r := range []signing.Row{third, first, second, aSigningKey("audit", 11, "d")} {
+			must(t, db.AddSigningKey(ctx, r))
+		}
+		wantEqual(t, "the oldest first", read("tokens", 0), []signing.Row{first, second, third})
+		wantEqual(t, "from a period on", read("tokens", 11), []signing.Row{second, third})
+		wantCode(t, "the period again", db.AddSigningKey(ctx, aSigningKey("tokens", 11, "e")), fault.Conflict)
+		wantCode(t, "the id again", db.AddSigningKey(ctx, aSigningKey("audit", 12, "a")), fault.Conflict)
+		wantEqual(t, "after what was refused", read("tokens", 11), []signing.Row{second, third})
+		won := race(t, 20, fault.Conflict, func(i int) error {
+			return db.AddSigningKey(context.Background(), aSigningKey("tokens", 13, fmt.Sprint("race-", i)))
+		})
+		wantEqual(t, "winners of a period", won, 1)
+	})
+}
