@@ -20,8 +20,9 @@ const module = "github.com/tabard-id/tabard"
 // allowed is the table of docs/design.md: which packages of this module a package's own code may import. Adding a row or
 // an edge is a reviewed decision. Tests may import what they like, except that nothing but a test imports a peer.
 func allowed() map[string][]string {
-	core := []string{"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault", "internal/broker", "internal/signing"}
-	adapters := []string{"internal/oauth", "internal/kms", "internal/store", "internal/awsapi", "internal/consent", "internal/issuer"}
+	core := []string{"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault", "internal/broker",
+		"internal/policy", "internal/federation", "internal/audit", "internal/revocation", "internal/exchange", "internal/accounts", "internal/ceiling", "internal/signing"}
+	adapters := []string{"internal/oauth", "internal/kms", "internal/store", "internal/awsapi", "internal/consent", "internal/issuer", "internal/sink"}
 	any := []string{"*"}
 	return map[string][]string{
 		"internal/secret":          {},
@@ -32,33 +33,48 @@ func allowed() map[string][]string {
 		"internal/vault":           {"internal/access", "internal/fault", "internal/secret"},
 		"internal/jws":             {"internal/fault", "internal/secret"},
 		"internal/jws/jwstest":     {},
-		"internal/identity":        {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/vault"},
+		"internal/keyring":         {"internal/access", "internal/fault", "internal/jws"},
+		"internal/identity":        {"internal/access", "internal/fault", "internal/jws", "internal/keyring", "internal/secret", "internal/vault"},
 		"internal/signing":         {"internal/fault", "internal/jws", "internal/secret", "internal/vault"},
 		"internal/broker":          {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/identity", "internal/signing", "internal/vault"},
+		"internal/policy":          {"internal/access", "internal/fault"},
+		"internal/ceiling":         {"internal/access", "internal/fault"},
+		"internal/audit":           {"internal/access", "internal/fault", "internal/jws", "internal/secret", "internal/signing"},
+		"internal/federation":      {"internal/access", "internal/fault", "internal/identity", "internal/jws", "internal/keyring", "internal/secret", "internal/vault"},
+		"internal/revocation":      {"internal/access", "internal/broker", "internal/fault", "internal/identity", "internal/secret", "internal/signing"},
+		"internal/exchange":        {"internal/access", "internal/fault", "internal/identity", "internal/jws", "internal/secret", "internal/signing"},
+		"internal/accounts":        {"internal/access", "internal/fault", "internal/identity", "internal/secret"},
+		"internal/store/storetest": {"internal/store"},
+		"internal/audit/audittest": {"internal/fault"},
+		"internal/sink":            {"internal/audit", "internal/access", "internal/fault", "internal/secret"},
+		"internal/sidecar":         {"", "api", "internal/secret"},
 		"internal/oauth":           {"internal/broker", "internal/identity", "internal/fault", "internal/secret"},
 		"internal/oauth/oauthtest": {"internal/secret"},
 		"internal/kms":             {"internal/vault", "internal/broker", "internal/fault", "internal/secret"},
-		"internal/store":           {"internal/access", "internal/identity", "internal/vault", "internal/signing", "internal/broker", "internal/fault"},
-		"internal/awsapi":          append([]string{"api"}, core...),
-		"internal/consent":         core,
-		"internal/issuer":          core,
-		"internal/daemon":          append(slices.Clone(core), adapters...),
-		"internal/standin":         {"internal/secret"},
-		"internal/e2e":             any,
-		"internal/e2e/peer":        {"internal/secret"},
-		"":                         {"api", "internal/secret"},
-		"tabardtest":               {"", "internal/daemon", "internal/secret"},
-		"cmd/tabard":               {"", "api", "internal/secret", "internal/daemon"},
-		"demo":                     {"", "internal/secret", "internal/daemon", "internal/standin"},
-		"bench":                    any,
-		"examples/quickstart":      {""},
+		"internal/store": {"internal/access", "internal/identity", "internal/vault", "internal/broker", "internal/fault", "internal/policy", "internal/federation",
+			"internal/audit", "internal/revocation", "internal/exchange", "internal/accounts", "internal/ceiling", "internal/signing"},
+		"internal/awsapi":     append([]string{"api"}, core...),
+		"internal/consent":    core,
+		"internal/issuer":     core,
+		"internal/daemon":     append(slices.Clone(core), adapters...),
+		"internal/standin":    {"internal/secret"},
+		"internal/e2e":        any,
+		"internal/e2e/peer":   {"internal/secret"},
+		"":                    {"api", "internal/secret"},
+		"tabardtest":          {"", "internal/daemon", "internal/secret"},
+		"cmd/tabard":          {"", "api", "internal/secret", "internal/daemon", "internal/sidecar", "internal/audit"},
+		"demo":                {"", "internal/secret", "internal/daemon", "internal/standin"},
+		"bench":               any,
+		"chaos":               any,
+		"examples/quickstart": {""},
 	}
 }
 
 // isCore lists the packages that know no HTTP, no SQL, no files and no HTML.
 func isCore(dir string) bool {
 	switch dir {
-	case "internal/secret", "internal/fault", "internal/access", "internal/jws", "internal/vault", "internal/identity", "internal/broker", "internal/signing":
+	case "internal/secret", "internal/fault", "internal/access", "internal/jws", "internal/keyring", "internal/vault", "internal/identity", "internal/broker",
+		"internal/policy", "internal/ceiling", "internal/audit", "internal/federation", "internal/revocation", "internal/exchange", "internal/accounts", "internal/signing":
 		return true
 	}
 	return false
@@ -67,8 +83,8 @@ func isCore(dir string) bool {
 // mayExpose lists who may turn a secret back into a string.
 func mayExpose(dir string) bool {
 	switch dir {
-	case "internal/secret", "internal/jws", "internal/vault", "internal/signing", "internal/identity", "internal/broker", "internal/oauth", "internal/kms",
-		"internal/awsapi", "internal/consent", "internal/daemon", "internal/standin", "", "cmd/tabard":
+	case "internal/secret", "internal/jws", "internal/vault", "internal/signing", "internal/identity", "internal/federation", "internal/broker", "internal/oauth", "internal/kms",
+		"internal/awsapi", "internal/consent", "internal/issuer", "internal/sidecar", "internal/daemon", "internal/standin", "", "cmd/tabard":
 		return true
 	}
 	return false
@@ -77,8 +93,10 @@ func mayExpose(dir string) bool {
 // coreLibraries are the core's dependencies outside the standard library, each with an ADR.
 func coreLibraries() map[string][]string {
 	return map[string][]string{
-		"internal/vault": {"github.com/tink-crypto/tink-go/v2/", "google.golang.org/protobuf/"},
-		"internal/jws":   {"github.com/go-jose/go-jose/v4"},
+		"internal/vault":      {"github.com/tink-crypto/tink-go/v2/", "google.golang.org/protobuf/"},
+		"internal/jws":        {"github.com/go-jose/go-jose/v4"},
+		"internal/policy":     {"github.com/cedar-policy/cedar-go"},
+		"internal/federation": {"github.com/spiffe/go-spiffe/v2/"},
 	}
 }
 

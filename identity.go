@@ -117,6 +117,7 @@ const (
 	byUserToken
 	byUserID
 	byWAT
+	byDelegation
 )
 
 // identity is on whose behalf a call is made. Also a user's id is a secret.Text: who talks to an agent is nobody

@@ -59,6 +59,8 @@ func (c *Client) mint(ctx context.Context, who identity) (secret.Text, time.Time
 	)
 	name := aws.String(c.workload)
 	switch who.kind {
+	case byDelegation:
+		return c.mintDelegated(ctx, who.value)
 	case byUserToken:
 		op = "GetWorkloadAccessTokenForJWT"
 		var out *bedrockagentcore.GetWorkloadAccessTokenForJWTOutput

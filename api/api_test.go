@@ -48,8 +48,8 @@ func TestEveryOperationOfTheModelsIsInTheTable(t *testing.T) {
 			}
 		}
 	}
-	if got := len(api.Operations()); got != total || total != 67 {
-		t.Errorf("got %d operations, the models have %d, want 67", got, total)
+	if got := len(api.Operations()); got != total || total != 111 {
+		t.Errorf("got %d operations, the models have %d, want 111", got, total)
 	}
 	if _, ok := api.Find("NoSuchOperation"); ok {
 		t.Error("found an operation that does not exist")

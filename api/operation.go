@@ -48,3 +48,10 @@ const (
 	ExceptionRequestEntityTooLarge      = "RequestEntityTooLargeException"
 	ExceptionUnknownOperation           = "UnknownOperationException"
 )
+
+// HeaderRefused says on a refusal what was refused where AWS's exceptions do not tell: RefusedCaller, who asked, by their
+// signature, token or account, whatever it was that they asked for. Other refusals do not have it.
+const (
+	HeaderRefused = "X-Tabard-Refused"
+	RefusedCaller = "caller"
+)

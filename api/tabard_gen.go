@@ -4,62 +4,150 @@ package api
 
 // Names of the operations.
 const (
-	OpAddReturnUrl            = "AddReturnUrl"
-	OpCreateAccessKey         = "CreateAccessKey"
-	OpCreatePrincipal         = "CreatePrincipal"
-	OpCreateTrustedIssuer     = "CreateTrustedIssuer"
-	OpDeleteConnection        = "DeleteConnection"
-	OpDeleteTrustedIssuer     = "DeleteTrustedIssuer"
-	OpDescribeUser            = "DescribeUser"
-	OpDisableAccessKey        = "DisableAccessKey"
-	OpDisablePrincipal        = "DisablePrincipal"
-	OpEnableAccessKey         = "EnableAccessKey"
-	OpEnablePrincipal         = "EnablePrincipal"
-	OpGetConnection           = "GetConnection"
-	OpGetUserInfo             = "GetUserInfo"
-	OpListAccessKeys          = "ListAccessKeys"
-	OpListAuditRecords        = "ListAuditRecords"
-	OpListConnections         = "ListConnections"
-	OpListPrincipals          = "ListPrincipals"
-	OpListTrustedIssuers      = "ListTrustedIssuers"
-	OpListVendors             = "ListVendors"
-	OpRemoveReturnUrl         = "RemoveReturnUrl"
-	OpReportTokenInvalid      = "ReportTokenInvalid"
-	OpRestoreWorkloadIdentity = "RestoreWorkloadIdentity"
-	OpRevokeConnection        = "RevokeConnection"
-	OpSetIssuerLogin          = "SetIssuerLogin"
-	OpTestProvider            = "TestProvider"
-	OpTransferConnection      = "TransferConnection"
+	OpAddReturnUrl                        = "AddReturnUrl"
+	OpCreateAccessKey                     = "CreateAccessKey"
+	OpCreateAccount                       = "CreateAccount"
+	OpCreateAuditCheckpoint               = "CreateAuditCheckpoint"
+	OpCreateDelegation                    = "CreateDelegation"
+	OpCreateFederationRule                = "CreateFederationRule"
+	OpCreatePrincipal                     = "CreatePrincipal"
+	OpCreateTrustedIssuer                 = "CreateTrustedIssuer"
+	OpCreateWorkloadIssuer                = "CreateWorkloadIssuer"
+	OpDeleteConnection                    = "DeleteConnection"
+	OpDeleteFederationRule                = "DeleteFederationRule"
+	OpDeletePolicy                        = "DeletePolicy"
+	OpDeleteTrustedIssuer                 = "DeleteTrustedIssuer"
+	OpDeleteWorkloadIssuer                = "DeleteWorkloadIssuer"
+	OpDescribeUser                        = "DescribeUser"
+	OpDisableAccessKey                    = "DisableAccessKey"
+	OpDisableAccount                      = "DisableAccount"
+	OpDisableCredentialProvider           = "DisableCredentialProvider"
+	OpDisablePrincipal                    = "DisablePrincipal"
+	OpDisableTrustedIssuer                = "DisableTrustedIssuer"
+	OpDisableUser                         = "DisableUser"
+	OpDisableWorkloadIdentity             = "DisableWorkloadIdentity"
+	OpEnableAccessKey                     = "EnableAccessKey"
+	OpEnableAccount                       = "EnableAccount"
+	OpEnableCredentialProvider            = "EnableCredentialProvider"
+	OpEnablePrincipal                     = "EnablePrincipal"
+	OpEnableTrustedIssuer                 = "EnableTrustedIssuer"
+	OpEnableUser                          = "EnableUser"
+	OpEnableWorkloadIdentity              = "EnableWorkloadIdentity"
+	OpEndDelegation                       = "EndDelegation"
+	OpEraseUser                           = "EraseUser"
+	OpExplainDecision                     = "ExplainDecision"
+	OpFindWhoCan                          = "FindWhoCan"
+	OpGetCeilings                         = "GetCeilings"
+	OpGetConnection                       = "GetConnection"
+	OpGetPolicy                           = "GetPolicy"
+	OpGetRevocation                       = "GetRevocation"
+	OpGetUserInfo                         = "GetUserInfo"
+	OpGetWorkloadAccessTokenForDelegation = "GetWorkloadAccessTokenForDelegation"
+	OpListAccessKeys                      = "ListAccessKeys"
+	OpListAccounts                        = "ListAccounts"
+	OpListAuditCheckpoints                = "ListAuditCheckpoints"
+	OpListAuditRecords                    = "ListAuditRecords"
+	OpListConnections                     = "ListConnections"
+	OpListDelegations                     = "ListDelegations"
+	OpListFederationRules                 = "ListFederationRules"
+	OpListPolicies                        = "ListPolicies"
+	OpListPrincipals                      = "ListPrincipals"
+	OpListSigningKeys                     = "ListSigningKeys"
+	OpListStandings                       = "ListStandings"
+	OpListTrustedIssuers                  = "ListTrustedIssuers"
+	OpListVendors                         = "ListVendors"
+	OpListWorkloadIssuers                 = "ListWorkloadIssuers"
+	OpPruneAudit                          = "PruneAudit"
+	OpPutPolicy                           = "PutPolicy"
+	OpRemoveReturnUrl                     = "RemoveReturnUrl"
+	OpReportTokenInvalid                  = "ReportTokenInvalid"
+	OpRestoreWorkloadIdentity             = "RestoreWorkloadIdentity"
+	OpRevokeAccess                        = "RevokeAccess"
+	OpRevokeConnection                    = "RevokeConnection"
+	OpRotateRootKey                       = "RotateRootKey"
+	OpRotateSigningKey                    = "RotateSigningKey"
+	OpSetCeilings                         = "SetCeilings"
+	OpSetIssuerLogin                      = "SetIssuerLogin"
+	OpSimulateDecision                    = "SimulateDecision"
+	OpTestProvider                        = "TestProvider"
+	OpTransferConnection                  = "TransferConnection"
+	OpUpdateAccount                       = "UpdateAccount"
+	OpValidatePolicy                      = "ValidatePolicy"
+	OpVerifyAudit                         = "VerifyAudit"
 )
 
 func tabardOperations() []Operation {
 	return []Operation{
 		{OpAddReturnUrl, PlaneTabard, "POST", "/tabard/AddReturnUrl", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreateAccessKey, PlaneTabard, "POST", "/tabard/CreateAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionServiceQuotaExceeded, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpCreateAccount, PlaneTabard, "POST", "/tabard/CreateAccount", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpCreateAuditCheckpoint, PlaneTabard, "POST", "/tabard/CreateAuditCheckpoint", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpCreateDelegation, PlaneTabard, "POST", "/tabard/CreateDelegation", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpCreateFederationRule, PlaneTabard, "POST", "/tabard/CreateFederationRule", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreatePrincipal, PlaneTabard, "POST", "/tabard/CreatePrincipal", 200, []string{ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpCreateTrustedIssuer, PlaneTabard, "POST", "/tabard/CreateTrustedIssuer", 200, []string{ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpCreateWorkloadIssuer, PlaneTabard, "POST", "/tabard/CreateWorkloadIssuer", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDeleteConnection, PlaneTabard, "POST", "/tabard/DeleteConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDeleteFederationRule, PlaneTabard, "POST", "/tabard/DeleteFederationRule", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDeletePolicy, PlaneTabard, "POST", "/tabard/DeletePolicy", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDeleteTrustedIssuer, PlaneTabard, "POST", "/tabard/DeleteTrustedIssuer", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDeleteWorkloadIssuer, PlaneTabard, "POST", "/tabard/DeleteWorkloadIssuer", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDescribeUser, PlaneTabard, "POST", "/tabard/DescribeUser", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDisableAccessKey, PlaneTabard, "POST", "/tabard/DisableAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDisableAccount, PlaneTabard, "POST", "/tabard/DisableAccount", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDisableCredentialProvider, PlaneTabard, "POST", "/tabard/DisableCredentialProvider", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpDisablePrincipal, PlaneTabard, "POST", "/tabard/DisablePrincipal", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDisableTrustedIssuer, PlaneTabard, "POST", "/tabard/DisableTrustedIssuer", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDisableUser, PlaneTabard, "POST", "/tabard/DisableUser", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpDisableWorkloadIdentity, PlaneTabard, "POST", "/tabard/DisableWorkloadIdentity", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpEnableAccessKey, PlaneTabard, "POST", "/tabard/EnableAccessKey", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEnableAccount, PlaneTabard, "POST", "/tabard/EnableAccount", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEnableCredentialProvider, PlaneTabard, "POST", "/tabard/EnableCredentialProvider", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpEnablePrincipal, PlaneTabard, "POST", "/tabard/EnablePrincipal", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEnableTrustedIssuer, PlaneTabard, "POST", "/tabard/EnableTrustedIssuer", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEnableUser, PlaneTabard, "POST", "/tabard/EnableUser", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEnableWorkloadIdentity, PlaneTabard, "POST", "/tabard/EnableWorkloadIdentity", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEndDelegation, PlaneTabard, "POST", "/tabard/EndDelegation", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpEraseUser, PlaneTabard, "POST", "/tabard/EraseUser", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpExplainDecision, PlaneTabard, "POST", "/tabard/ExplainDecision", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpFindWhoCan, PlaneTabard, "POST", "/tabard/FindWhoCan", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetCeilings, PlaneTabard, "POST", "/tabard/GetCeilings", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpGetConnection, PlaneTabard, "POST", "/tabard/GetConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetPolicy, PlaneTabard, "POST", "/tabard/GetPolicy", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetRevocation, PlaneTabard, "POST", "/tabard/GetRevocation", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpGetUserInfo, PlaneTabard, "POST", "/tabard/GetUserInfo", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpGetWorkloadAccessTokenForDelegation, PlaneTabard, "POST", "/tabard/GetWorkloadAccessTokenForDelegation", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListAccessKeys, PlaneTabard, "POST", "/tabard/ListAccessKeys", 200, []string{ExceptionResourceNotFound, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListAccounts, PlaneTabard, "POST", "/tabard/ListAccounts", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListAuditCheckpoints, PlaneTabard, "POST", "/tabard/ListAuditCheckpoints", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListAuditRecords, PlaneTabard, "POST", "/tabard/ListAuditRecords", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListConnections, PlaneTabard, "POST", "/tabard/ListConnections", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListDelegations, PlaneTabard, "POST", "/tabard/ListDelegations", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListFederationRules, PlaneTabard, "POST", "/tabard/ListFederationRules", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListPolicies, PlaneTabard, "POST", "/tabard/ListPolicies", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListPrincipals, PlaneTabard, "POST", "/tabard/ListPrincipals", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListSigningKeys, PlaneTabard, "POST", "/tabard/ListSigningKeys", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListStandings, PlaneTabard, "POST", "/tabard/ListStandings", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListTrustedIssuers, PlaneTabard, "POST", "/tabard/ListTrustedIssuers", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpListVendors, PlaneTabard, "POST", "/tabard/ListVendors", 200, []string{ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpListWorkloadIssuers, PlaneTabard, "POST", "/tabard/ListWorkloadIssuers", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpPruneAudit, PlaneTabard, "POST", "/tabard/PruneAudit", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpPutPolicy, PlaneTabard, "POST", "/tabard/PutPolicy", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpRemoveReturnUrl, PlaneTabard, "POST", "/tabard/RemoveReturnUrl", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpReportTokenInvalid, PlaneTabard, "POST", "/tabard/ReportTokenInvalid", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpRestoreWorkloadIdentity, PlaneTabard, "POST", "/tabard/RestoreWorkloadIdentity", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRevokeAccess, PlaneTabard, "POST", "/tabard/RevokeAccess", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpRevokeConnection, PlaneTabard, "POST", "/tabard/RevokeConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRotateRootKey, PlaneTabard, "POST", "/tabard/RotateRootKey", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpRotateSigningKey, PlaneTabard, "POST", "/tabard/RotateSigningKey", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpSetCeilings, PlaneTabard, "POST", "/tabard/SetCeilings", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpSetIssuerLogin, PlaneTabard, "POST", "/tabard/SetIssuerLogin", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpSimulateDecision, PlaneTabard, "POST", "/tabard/SimulateDecision", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpTestProvider, PlaneTabard, "POST", "/tabard/TestProvider", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 		{OpTransferConnection, PlaneTabard, "POST", "/tabard/TransferConnection", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpUpdateAccount, PlaneTabard, "POST", "/tabard/UpdateAccount", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpValidatePolicy, PlaneTabard, "POST", "/tabard/ValidatePolicy", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
+		{OpVerifyAudit, PlaneTabard, "POST", "/tabard/VerifyAudit", 200, []string{ExceptionResourceNotFound, ExceptionConflict, ExceptionUnauthorized, ExceptionValidation, ExceptionAccessDenied, ExceptionThrottling, ExceptionInternalServer}},
 	}
 }
 
@@ -69,6 +157,7 @@ type AccessKey struct {
 	PrincipalName string          `json:"principalName"` // required; 1..128 characters [A-Za-z0-9_.@/-]+
 	Status        AccessKeyStatus `json:"status"`        // required
 	CreatedTime   Timestamp       `json:"createdTime"`   // required
+	LastUsedTime  Timestamp       `json:"lastUsedTime,omitzero"`
 }
 
 func checkAccessKeyId(s string) string {
@@ -95,6 +184,82 @@ const (
 	AccessKeyStatusActive   AccessKeyStatus = "ACTIVE"
 	AccessKeyStatusDisabled AccessKeyStatus = "DISABLED"
 )
+
+// Account is a structure of the model.
+type Account struct {
+	AccountID   string         `json:"accountId"` // required; 12..12 characters [0-9]{12}
+	Name        string         `json:"name"`      // required; 1..128 characters [A-Za-z0-9_.@-]+
+	Status      StandingStatus `json:"status"`    // required
+	Quotas      *AccountQuotas `json:"quotas,omitempty"`
+	Reason      string         `json:"reason,omitempty"` // 0..512 characters
+	CreatedTime Timestamp      `json:"createdTime"`      // required
+}
+
+func checkAccountId(s string) string {
+	if m := checkLength(s, 12, 12); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[0-9]{12}",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x03\x00\x04\x00\x05\x00\x06\x00\a\x00\b\x00\t\x00\n\x00\v\x00\f\x00\r\x00\x00",
+		accept: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+func checkAccountName(s string) string {
+	if m := checkLength(s, 1, 128); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Za-z0-9_.@-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// AccountQuotas is a structure of the model.
+type AccountQuotas struct {
+	WorkloadIdentities  int64 `json:"workloadIdentities,omitempty"`  // 0..1000000000
+	CredentialProviders int64 `json:"credentialProviders,omitempty"` // 0..1000000000
+	Principals          int64 `json:"principals,omitempty"`          // 0..1000000000
+	Policies            int64 `json:"policies,omitempty"`            // 0..1000000000
+	Connections         int64 `json:"connections,omitempty"`         // 0..1000000000
+	RequestsPerSecond   int64 `json:"requestsPerSecond,omitempty"`   // 0..1000000000
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *AccountQuotas) Validate() []FieldError {
+	var c checks
+	if v.WorkloadIdentities != 0 {
+		c.add("workloadIdentities", checkRange(int64(v.WorkloadIdentities), 0, 1000000000))
+	}
+	if v.CredentialProviders != 0 {
+		c.add("credentialProviders", checkRange(int64(v.CredentialProviders), 0, 1000000000))
+	}
+	if v.Principals != 0 {
+		c.add("principals", checkRange(int64(v.Principals), 0, 1000000000))
+	}
+	if v.Policies != 0 {
+		c.add("policies", checkRange(int64(v.Policies), 0, 1000000000))
+	}
+	if v.Connections != 0 {
+		c.add("connections", checkRange(int64(v.Connections), 0, 1000000000))
+	}
+	if v.RequestsPerSecond != 0 {
+		c.add("requestsPerSecond", checkRange(int64(v.RequestsPerSecond), 0, 1000000000))
+	}
+	return c
+}
 
 // AddReturnUrlRequest is the input of AddReturnUrl.
 type AddReturnUrlRequest struct {
@@ -123,6 +288,15 @@ type AddReturnUrlResponse struct {
 	AllowedResourceOauth2ReturnURLs []string `json:"allowedResourceOauth2ReturnUrls"` // required
 }
 
+// AuditCheckpoint is a structure of the model.
+type AuditCheckpoint struct {
+	CheckpointID string    `json:"checkpointId"` // required
+	Time         Timestamp `json:"time"`         // required
+	Records      int64     `json:"records,omitempty"`
+	Writers      int64     `json:"writers,omitempty"`
+	Token        string    `json:"token"` // required
+}
+
 // AuditDecision is an enumeration.
 type AuditDecision string
 
@@ -130,6 +304,26 @@ type AuditDecision string
 const (
 	AuditDecisionAllow AuditDecision = "allow"
 	AuditDecisionDeny  AuditDecision = "deny"
+)
+
+// AuditFinding is a structure of the model.
+type AuditFinding struct {
+	Kind     AuditFindingKind `json:"kind"` // required
+	Writer   string           `json:"writer,omitempty"`
+	Sequence int64            `json:"sequence,omitempty"`
+	Message  string           `json:"message"` // required
+}
+
+// AuditFindingKind is an enumeration.
+type AuditFindingKind string
+
+// The values of AuditFindingKind.
+const (
+	AuditFindingKindEdited     AuditFindingKind = "EDITED"
+	AuditFindingKindMissing    AuditFindingKind = "MISSING"
+	AuditFindingKindReordered  AuditFindingKind = "REORDERED"
+	AuditFindingKindCheckpoint AuditFindingKind = "CHECKPOINT"
+	AuditFindingKindUnprovable AuditFindingKind = "UNPROVABLE"
 )
 
 // AuditRecord is a structure of the model.
@@ -158,6 +352,28 @@ type AuditRecord struct {
 	Writer       string        `json:"writer"`   // required
 	Sequence     int64         `json:"sequence"` // required
 	Hash         string        `json:"hash"`     // required
+	PreviousHash string        `json:"previousHash,omitempty"`
+	Account      string        `json:"account,omitempty"`
+	Assertable   bool          `json:"assertable,omitempty"`
+}
+
+// Ceilings is a structure of the model.
+type Ceilings struct {
+	ReleasesPerMinute int64 `json:"releasesPerMinute,omitempty"` // 0..1000000000
+	UsersPerHour      int64 `json:"usersPerHour,omitempty"`      // 0..1000000000
+	Freeze            bool  `json:"freeze,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *Ceilings) Validate() []FieldError {
+	var c checks
+	if v.ReleasesPerMinute != 0 {
+		c.add("releasesPerMinute", checkRange(int64(v.ReleasesPerMinute), 0, 1000000000))
+	}
+	if v.UsersPerHour != 0 {
+		c.add("usersPerHour", checkRange(int64(v.UsersPerHour), 0, 1000000000))
+	}
+	return c
 }
 
 // CheckStatus is an enumeration.
@@ -169,6 +385,10 @@ const (
 	CheckStatusFail    CheckStatus = "fail"
 	CheckStatusSkipped CheckStatus = "skipped"
 )
+
+func checkCheckpointText(s string) string {
+	return checkLength(s, 1, 65536)
+}
 
 func checkClaimName(s string) string {
 	return checkLength(s, 1, 256)
@@ -257,6 +477,135 @@ type CreateAccessKeyResponse struct {
 	AccessKey *CreatedAccessKey `json:"accessKey"` // required
 }
 
+// CreateAccountRequest is the input of CreateAccount.
+type CreateAccountRequest struct {
+	AccountID string         `json:"accountId,omitempty" api:"nonzero"` // 12..12 characters [0-9]{12}
+	Name      string         `json:"name"`                              // required; 1..128 characters [A-Za-z0-9_.@-]+
+	Quotas    *AccountQuotas `json:"quotas,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *CreateAccountRequest) Validate() []FieldError {
+	var c checks
+	if v.AccountID != "" {
+		c.add("accountId", checkAccountId(v.AccountID))
+	}
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkAccountName(v.Name))
+	}
+	if v.Quotas != nil {
+		c.sub("quotas", v.Quotas.Validate())
+	}
+	return c
+}
+
+// CreateAccountResponse is the output of CreateAccount.
+type CreateAccountResponse struct {
+	Account       *Account          `json:"account"`       // required
+	RootAccessKey *CreatedAccessKey `json:"rootAccessKey"` // required
+}
+
+// CreateAuditCheckpointRequest is the input of CreateAuditCheckpoint.
+type CreateAuditCheckpointRequest struct {
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *CreateAuditCheckpointRequest) Validate() []FieldError {
+	var c checks
+	return c
+}
+
+// CreateAuditCheckpointResponse is the output of CreateAuditCheckpoint.
+type CreateAuditCheckpointResponse struct {
+	Checkpoint *AuditCheckpoint `json:"checkpoint"` // required
+}
+
+// CreateDelegationRequest is the input of CreateDelegation.
+type CreateDelegationRequest struct {
+	WorkloadName string            `json:"workloadName"`   // required; 3..255 characters [A-Za-z0-9_.-]+
+	UserToken    Sensitive         `json:"userToken"`      // required; 1..16384 characters
+	Grants       []DelegationGrant `json:"grants"`         // required; 1..50 entries
+	Until        Timestamp         `json:"until"`          // required
+	Note         string            `json:"note,omitempty"` // 0..256 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *CreateDelegationRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.UserToken == "" {
+		c.add("userToken", isRequired)
+	} else {
+		c.add("userToken", checkUserJwt(string(v.UserToken)))
+	}
+	if v.Grants == nil {
+		c.add("grants", isRequired)
+	} else {
+		c.add("grants", checkSize(len(v.Grants), 1, 50))
+		for i := range v.Grants {
+			if inner := v.Grants[i].Validate(); inner != nil {
+				c.sub(at("grants", i), inner)
+			}
+		}
+	}
+	if v.Until.IsZero() {
+		c.add("until", isRequired)
+	}
+	if v.Note != "" {
+		c.add("note", checkNoteText(v.Note))
+	}
+	return c
+}
+
+// CreateDelegationResponse is the output of CreateDelegation.
+type CreateDelegationResponse struct {
+	Delegation *Delegation `json:"delegation"` // required
+}
+
+// CreateFederationRuleRequest is the input of CreateFederationRule.
+type CreateFederationRuleRequest struct {
+	Issuer        string            `json:"issuer"`          // required; 1..1024 characters
+	Subject       string            `json:"subject"`         // required; 1..1024 characters
+	Claims        map[string]string `json:"claims,omitzero"` // 0..20 entries
+	PrincipalName string            `json:"principalName"`   // required; 1..128 characters [A-Za-z0-9_.@/-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *CreateFederationRuleRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkSpiffeOrIssuer(v.Issuer))
+	}
+	if v.Subject == "" {
+		c.add("subject", isRequired)
+	} else {
+		c.add("subject", checkIssuerSubjectPattern(v.Subject))
+	}
+	if v.Claims != nil {
+		c.add("claims", checkSize(len(v.Claims), 0, 20))
+		eachEntry(&c, "claims", v.Claims, checkClaimName, checkClaimValue)
+	}
+	if v.PrincipalName == "" {
+		c.add("principalName", isRequired)
+	} else {
+		c.add("principalName", checkPrincipalName(v.PrincipalName))
+	}
+	return c
+}
+
+// CreateFederationRuleResponse is the output of CreateFederationRule.
+type CreateFederationRuleResponse struct {
+	Rule *FederationRule `json:"rule"` // required
+}
+
 // CreatePrincipalRequest is the input of CreatePrincipal.
 type CreatePrincipalRequest struct {
 	Name      string          `json:"name"`               // required; 1..128 characters [A-Za-z0-9_.@/-]+
@@ -302,6 +651,7 @@ type CreateTrustedIssuerRequest struct {
 	JWKSURI      string            `json:"jwksUri,omitempty" api:"nonzero"`      // 1..2048 characters
 	JWKS         string            `json:"jwks,omitempty" api:"nonzero"`         // 1..65536 characters
 	Userinfo     bool              `json:"userinfo,omitempty"`
+	PolicyClaims []string          `json:"policyClaims,omitzero"` // 0..20 entries; each 1..128 characters
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -338,12 +688,56 @@ func (v *CreateTrustedIssuerRequest) Validate() []FieldError {
 	if v.JWKS != "" {
 		c.add("jwks", checkJwksDocument(v.JWKS))
 	}
+	if v.PolicyClaims != nil {
+		c.add("policyClaims", checkSize(len(v.PolicyClaims), 0, 20))
+		eachString(&c, "policyClaims", v.PolicyClaims, checkPolicyClaimName)
+	}
 	return c
 }
 
 // CreateTrustedIssuerResponse is the output of CreateTrustedIssuer.
 type CreateTrustedIssuerResponse struct {
 	TrustedIssuer *TrustedIssuer `json:"trustedIssuer"` // required
+}
+
+// CreateWorkloadIssuerRequest is the input of CreateWorkloadIssuer.
+type CreateWorkloadIssuerRequest struct {
+	Issuer              string             `json:"issuer"` // required; 1..1024 characters
+	Kind                WorkloadIssuerKind `json:"kind,omitempty" api:"nonzero"`
+	Audiences           []string           `json:"audiences"`                       // required; each 1..2048 characters
+	JWKSURI             string             `json:"jwksUri,omitempty" api:"nonzero"` // 1..2048 characters
+	JWKS                string             `json:"jwks,omitempty" api:"nonzero"`    // 1..65536 characters
+	AllowOtherAudiences bool               `json:"allowOtherAudiences,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *CreateWorkloadIssuerRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkSpiffeOrIssuer(v.Issuer))
+	}
+	if v.Kind != "" {
+		c.add("kind", checkWorkloadIssuerKind(string(v.Kind)))
+	}
+	if v.Audiences == nil {
+		c.add("audiences", isRequired)
+	} else {
+		eachString(&c, "audiences", v.Audiences, checkTrustedAudience)
+	}
+	if v.JWKSURI != "" {
+		c.add("jwksUri", checkJwksUri(v.JWKSURI))
+	}
+	if v.JWKS != "" {
+		c.add("jwks", checkJwksDocument(v.JWKS))
+	}
+	return c
+}
+
+// CreateWorkloadIssuerResponse is the output of CreateWorkloadIssuer.
+type CreateWorkloadIssuerResponse struct {
+	WorkloadIssuer *WorkloadIssuer `json:"workloadIssuer"` // required
 }
 
 // CreatedAccessKey is a structure of the model.
@@ -354,6 +748,67 @@ type CreatedAccessKey struct {
 	Status          AccessKeyStatus `json:"status"`          // required
 	CreatedTime     Timestamp       `json:"createdTime"`     // required
 }
+
+// Delegation is a structure of the model.
+type Delegation struct {
+	DelegationID string            `json:"delegationId"`   // required; 1..64 characters [a-z0-9-]+
+	WorkloadName string            `json:"workloadName"`   // required; 3..255 characters [A-Za-z0-9_.-]+
+	UserRef      string            `json:"userRef"`        // required; 64..64 characters [0-9a-f]+
+	Grants       []DelegationGrant `json:"grants"`         // required; 1..50 entries
+	State        DelegationState   `json:"state"`          // required
+	Until        Timestamp         `json:"until"`          // required
+	Note         string            `json:"note,omitempty"` // 0..256 characters
+	CreatedTime  Timestamp         `json:"createdTime"`    // required
+	EndedTime    Timestamp         `json:"endedTime,omitzero"`
+	LastUsedTime Timestamp         `json:"lastUsedTime,omitzero"`
+}
+
+// DelegationGrant is a structure of the model.
+type DelegationGrant struct {
+	ProviderName string   `json:"providerName"`    // required; 1..128 characters [a-zA-Z0-9\-_]+
+	Scopes       []string `json:"scopes,omitzero"` // 0..100 entries; each 1..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DelegationGrant) Validate() []FieldError {
+	var c checks
+	if v.ProviderName == "" {
+		c.add("providerName", isRequired)
+	} else {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.Scopes != nil {
+		c.add("scopes", checkSize(len(v.Scopes), 0, 100))
+		eachString(&c, "scopes", v.Scopes, checkScopeText)
+	}
+	return c
+}
+
+func checkDelegationId(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[a-z0-9-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// DelegationState is an enumeration.
+type DelegationState string
+
+// The values of DelegationState.
+const (
+	DelegationStateActive  DelegationState = "ACTIVE"
+	DelegationStateEnded   DelegationState = "ENDED"
+	DelegationStateExpired DelegationState = "EXPIRED"
+)
 
 // DeleteConnectionRequest is the input of DeleteConnection.
 type DeleteConnectionRequest struct {
@@ -375,6 +830,46 @@ func (v *DeleteConnectionRequest) Validate() []FieldError {
 type DeleteConnectionResponse struct {
 }
 
+// DeleteFederationRuleRequest is the input of DeleteFederationRule.
+type DeleteFederationRuleRequest struct {
+	RuleID string `json:"ruleId"` // required; 1..64 characters [a-z0-9-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DeleteFederationRuleRequest) Validate() []FieldError {
+	var c checks
+	if v.RuleID == "" {
+		c.add("ruleId", isRequired)
+	} else {
+		c.add("ruleId", checkFederationRuleId(v.RuleID))
+	}
+	return c
+}
+
+// DeleteFederationRuleResponse is the output of DeleteFederationRule.
+type DeleteFederationRuleResponse struct {
+}
+
+// DeletePolicyRequest is the input of DeletePolicy.
+type DeletePolicyRequest struct {
+	Name string `json:"name"` // required; 1..128 characters [A-Za-z0-9_.:@-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DeletePolicyRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkPolicyName(v.Name))
+	}
+	return c
+}
+
+// DeletePolicyResponse is the output of DeletePolicy.
+type DeletePolicyResponse struct {
+}
+
 // DeleteTrustedIssuerRequest is the input of DeleteTrustedIssuer.
 type DeleteTrustedIssuerRequest struct {
 	Issuer string `json:"issuer"` // required; 1..2048 characters
@@ -393,6 +888,26 @@ func (v *DeleteTrustedIssuerRequest) Validate() []FieldError {
 
 // DeleteTrustedIssuerResponse is the output of DeleteTrustedIssuer.
 type DeleteTrustedIssuerResponse struct {
+}
+
+// DeleteWorkloadIssuerRequest is the input of DeleteWorkloadIssuer.
+type DeleteWorkloadIssuerRequest struct {
+	Issuer string `json:"issuer"` // required; 1..1024 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DeleteWorkloadIssuerRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkSpiffeOrIssuer(v.Issuer))
+	}
+	return c
+}
+
+// DeleteWorkloadIssuerResponse is the output of DeleteWorkloadIssuer.
+type DeleteWorkloadIssuerResponse struct {
 }
 
 // DescribeUserRequest is the input of DescribeUser.
@@ -442,6 +957,56 @@ type DisableAccessKeyResponse struct {
 	AccessKey *AccessKey `json:"accessKey"` // required
 }
 
+// DisableAccountRequest is the input of DisableAccount.
+type DisableAccountRequest struct {
+	AccountID string `json:"accountId"`        // required; 12..12 characters [0-9]{12}
+	Reason    string `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DisableAccountRequest) Validate() []FieldError {
+	var c checks
+	if v.AccountID == "" {
+		c.add("accountId", isRequired)
+	} else {
+		c.add("accountId", checkAccountId(v.AccountID))
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// DisableAccountResponse is the output of DisableAccount.
+type DisableAccountResponse struct {
+	Account *Account `json:"account"` // required
+}
+
+// DisableCredentialProviderRequest is the input of DisableCredentialProvider.
+type DisableCredentialProviderRequest struct {
+	Name   string `json:"name"`             // required; 1..128 characters [a-zA-Z0-9\-_]+
+	Reason string `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DisableCredentialProviderRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkProviderName(v.Name))
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// DisableCredentialProviderResponse is the output of DisableCredentialProvider.
+type DisableCredentialProviderResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
 // DisablePrincipalRequest is the input of DisablePrincipal.
 type DisablePrincipalRequest struct {
 	Name string `json:"name"` // required; 1..128 characters [A-Za-z0-9_.@/-]+
@@ -461,6 +1026,81 @@ func (v *DisablePrincipalRequest) Validate() []FieldError {
 // DisablePrincipalResponse is the output of DisablePrincipal.
 type DisablePrincipalResponse struct {
 	Principal *Principal `json:"principal"` // required
+}
+
+// DisableTrustedIssuerRequest is the input of DisableTrustedIssuer.
+type DisableTrustedIssuerRequest struct {
+	Issuer string `json:"issuer"`           // required; 1..2048 characters
+	Reason string `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DisableTrustedIssuerRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkTrustedIssuerUrl(v.Issuer))
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// DisableTrustedIssuerResponse is the output of DisableTrustedIssuer.
+type DisableTrustedIssuerResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
+// DisableUserRequest is the input of DisableUser.
+type DisableUserRequest struct {
+	User   *UserSelector `json:"user"`             // required
+	Reason string        `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DisableUserRequest) Validate() []FieldError {
+	var c checks
+	if v.User == nil {
+		c.add("user", isRequired)
+	} else {
+		c.sub("user", v.User.Validate())
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// DisableUserResponse is the output of DisableUser.
+type DisableUserResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
+// DisableWorkloadIdentityRequest is the input of DisableWorkloadIdentity.
+type DisableWorkloadIdentityRequest struct {
+	Name   string `json:"name"`             // required; 3..255 characters [A-Za-z0-9_.-]+
+	Reason string `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *DisableWorkloadIdentityRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkWorkloadIdentityNameType(v.Name))
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// DisableWorkloadIdentityResponse is the output of DisableWorkloadIdentity.
+type DisableWorkloadIdentityResponse struct {
+	Standing *Standing `json:"standing"` // required
 }
 
 // EnableAccessKeyRequest is the input of EnableAccessKey.
@@ -484,6 +1124,48 @@ type EnableAccessKeyResponse struct {
 	AccessKey *AccessKey `json:"accessKey"` // required
 }
 
+// EnableAccountRequest is the input of EnableAccount.
+type EnableAccountRequest struct {
+	AccountID string `json:"accountId"` // required; 12..12 characters [0-9]{12}
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EnableAccountRequest) Validate() []FieldError {
+	var c checks
+	if v.AccountID == "" {
+		c.add("accountId", isRequired)
+	} else {
+		c.add("accountId", checkAccountId(v.AccountID))
+	}
+	return c
+}
+
+// EnableAccountResponse is the output of EnableAccount.
+type EnableAccountResponse struct {
+	Account *Account `json:"account"` // required
+}
+
+// EnableCredentialProviderRequest is the input of EnableCredentialProvider.
+type EnableCredentialProviderRequest struct {
+	Name string `json:"name"` // required; 1..128 characters [a-zA-Z0-9\-_]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EnableCredentialProviderRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkProviderName(v.Name))
+	}
+	return c
+}
+
+// EnableCredentialProviderResponse is the output of EnableCredentialProvider.
+type EnableCredentialProviderResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
 // EnablePrincipalRequest is the input of EnablePrincipal.
 type EnablePrincipalRequest struct {
 	Name string `json:"name"` // required; 1..128 characters [A-Za-z0-9_.@/-]+
@@ -505,6 +1187,241 @@ type EnablePrincipalResponse struct {
 	Principal *Principal `json:"principal"` // required
 }
 
+// EnableTrustedIssuerRequest is the input of EnableTrustedIssuer.
+type EnableTrustedIssuerRequest struct {
+	Issuer string `json:"issuer"` // required; 1..2048 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EnableTrustedIssuerRequest) Validate() []FieldError {
+	var c checks
+	if v.Issuer == "" {
+		c.add("issuer", isRequired)
+	} else {
+		c.add("issuer", checkTrustedIssuerUrl(v.Issuer))
+	}
+	return c
+}
+
+// EnableTrustedIssuerResponse is the output of EnableTrustedIssuer.
+type EnableTrustedIssuerResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
+// EnableUserRequest is the input of EnableUser.
+type EnableUserRequest struct {
+	User *UserSelector `json:"user"` // required
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EnableUserRequest) Validate() []FieldError {
+	var c checks
+	if v.User == nil {
+		c.add("user", isRequired)
+	} else {
+		c.sub("user", v.User.Validate())
+	}
+	return c
+}
+
+// EnableUserResponse is the output of EnableUser.
+type EnableUserResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
+// EnableWorkloadIdentityRequest is the input of EnableWorkloadIdentity.
+type EnableWorkloadIdentityRequest struct {
+	Name string `json:"name"` // required; 3..255 characters [A-Za-z0-9_.-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EnableWorkloadIdentityRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkWorkloadIdentityNameType(v.Name))
+	}
+	return c
+}
+
+// EnableWorkloadIdentityResponse is the output of EnableWorkloadIdentity.
+type EnableWorkloadIdentityResponse struct {
+	Standing *Standing `json:"standing"` // required
+}
+
+// EndDelegationRequest is the input of EndDelegation.
+type EndDelegationRequest struct {
+	DelegationID string    `json:"delegationId"`                      // required; 1..64 characters [a-z0-9-]+
+	UserToken    Sensitive `json:"userToken,omitempty" api:"nonzero"` // 1..16384 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EndDelegationRequest) Validate() []FieldError {
+	var c checks
+	if v.DelegationID == "" {
+		c.add("delegationId", isRequired)
+	} else {
+		c.add("delegationId", checkDelegationId(v.DelegationID))
+	}
+	if v.UserToken != "" {
+		c.add("userToken", checkUserJwt(string(v.UserToken)))
+	}
+	return c
+}
+
+// EndDelegationResponse is the output of EndDelegation.
+type EndDelegationResponse struct {
+	Delegation *Delegation `json:"delegation"` // required
+}
+
+// EraseUserRequest is the input of EraseUser.
+type EraseUserRequest struct {
+	User   *UserSelector `json:"user"`             // required
+	Reason string        `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *EraseUserRequest) Validate() []FieldError {
+	var c checks
+	if v.User == nil {
+		c.add("user", isRequired)
+	} else {
+		c.sub("user", v.User.Validate())
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// EraseUserResponse is the output of EraseUser.
+type EraseUserResponse struct {
+	UserRef            string `json:"userRef"` // required; 64..64 characters [0-9a-f]+
+	ConnectionsRevoked int64  `json:"connectionsRevoked,omitempty"`
+	Receipt            string `json:"receipt,omitempty"`
+}
+
+// ExplainDecisionRequest is the input of ExplainDecision.
+type ExplainDecisionRequest struct {
+	RecordID string `json:"recordId"` // required; 1..128 characters [A-Za-z0-9-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ExplainDecisionRequest) Validate() []FieldError {
+	var c checks
+	if v.RecordID == "" {
+		c.add("recordId", isRequired)
+	} else {
+		c.add("recordId", checkRecordId(v.RecordID))
+	}
+	return c
+}
+
+// ExplainDecisionResponse is the output of ExplainDecision.
+type ExplainDecisionResponse struct {
+	Record  *AuditRecord    `json:"record"` // required
+	Then    *PolicyDecision `json:"then,omitempty"`
+	Now     *PolicyDecision `json:"now"` // required
+	Remarks []string        `json:"remarks,omitzero"`
+}
+
+// FederationRule is a structure of the model.
+type FederationRule struct {
+	RuleID        string            `json:"ruleId"`          // required; 1..64 characters [a-z0-9-]+
+	Issuer        string            `json:"issuer"`          // required; 1..1024 characters
+	Subject       string            `json:"subject"`         // required; 1..1024 characters
+	Claims        map[string]string `json:"claims,omitzero"` // 0..20 entries
+	PrincipalName string            `json:"principalName"`   // required; 1..128 characters [A-Za-z0-9_.@/-]+
+	CreatedTime   Timestamp         `json:"createdTime"`     // required
+}
+
+func checkFederationRuleId(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[a-z0-9-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// FindWhoCanRequest is the input of FindWhoCan.
+type FindWhoCanRequest struct {
+	Operation    string      `json:"operation"`                            // required; 1..64 characters [A-Za-z0-9]+
+	WorkloadName string      `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	ProviderName string      `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
+	User         *PolicyUser `json:"user,omitempty"`
+	Scopes       []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
+	Flow         string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
+	Audience     string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *FindWhoCanRequest) Validate() []FieldError {
+	var c checks
+	if v.Operation == "" {
+		c.add("operation", isRequired)
+	} else {
+		c.add("operation", checkOperationName(v.Operation))
+	}
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.ProviderName != "" {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.User != nil {
+		c.sub("user", v.User.Validate())
+	}
+	if v.Scopes != nil {
+		c.add("scopes", checkSize(len(v.Scopes), 0, 100))
+		eachString(&c, "scopes", v.Scopes, checkScopeText)
+	}
+	if v.Flow != "" {
+		c.add("flow", checkOperationFlow(v.Flow))
+	}
+	if v.Audience != "" {
+		c.add("audience", checkTrustedAudience(v.Audience))
+	}
+	return c
+}
+
+// FindWhoCanResponse is the output of FindWhoCan.
+type FindWhoCanResponse struct {
+	Principals []PolicyHolder `json:"principals"` // required
+}
+
+// GetCeilingsRequest is the input of GetCeilings.
+type GetCeilingsRequest struct {
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetCeilingsRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	return c
+}
+
+// GetCeilingsResponse is the output of GetCeilings.
+type GetCeilingsResponse struct {
+	Ceilings           *Ceilings      `json:"ceilings"` // required
+	ReleasesThisMinute int64          `json:"releasesThisMinute,omitempty"`
+	UsersThisHour      int64          `json:"usersThisHour,omitempty"`
+	Status             StandingStatus `json:"status,omitempty"`
+}
+
 // GetConnectionRequest is the input of GetConnection.
 type GetConnectionRequest struct {
 	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
@@ -524,6 +1441,56 @@ func (v *GetConnectionRequest) Validate() []FieldError {
 // GetConnectionResponse is the output of GetConnection.
 type GetConnectionResponse struct {
 	Connection *Connection `json:"connection"` // required
+}
+
+// GetPolicyRequest is the input of GetPolicy.
+type GetPolicyRequest struct {
+	Name string `json:"name"` // required; 1..128 characters [A-Za-z0-9_.:@-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetPolicyRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkPolicyName(v.Name))
+	}
+	return c
+}
+
+// GetPolicyResponse is the output of GetPolicy.
+type GetPolicyResponse struct {
+	Policy *Policy `json:"policy"` // required
+}
+
+// GetRevocationRequest is the input of GetRevocation.
+type GetRevocationRequest struct {
+	RevocationID string `json:"revocationId"` // required; 1..64 characters [a-z0-9-]+
+	NextToken    string `json:"nextToken,omitempty"`
+	MaxResults   int    `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetRevocationRequest) Validate() []FieldError {
+	var c checks
+	if v.RevocationID == "" {
+		c.add("revocationId", isRequired)
+	} else {
+		c.add("revocationId", checkRevocationId(v.RevocationID))
+	}
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// GetRevocationResponse is the output of GetRevocation.
+type GetRevocationResponse struct {
+	Revocation *Revocation         `json:"revocation"` // required
+	Items      []RevokedConnection `json:"items"`      // required
+	NextToken  string              `json:"nextToken,omitempty"`
+	Receipt    string              `json:"receipt,omitempty"`
 }
 
 // GetUserInfoRequest is the input of GetUserInfo.
@@ -552,6 +1519,34 @@ type GetUserInfoResponse struct {
 	Claims            string `json:"claims,omitempty"`
 }
 
+// GetWorkloadAccessTokenForDelegationRequest is the input of GetWorkloadAccessTokenForDelegation.
+type GetWorkloadAccessTokenForDelegationRequest struct {
+	WorkloadName string `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+	DelegationID string `json:"delegationId"` // required; 1..64 characters [a-z0-9-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *GetWorkloadAccessTokenForDelegationRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.DelegationID == "" {
+		c.add("delegationId", isRequired)
+	} else {
+		c.add("delegationId", checkDelegationId(v.DelegationID))
+	}
+	return c
+}
+
+// GetWorkloadAccessTokenForDelegationResponse is the output of GetWorkloadAccessTokenForDelegation.
+type GetWorkloadAccessTokenForDelegationResponse struct {
+	WorkloadAccessToken Sensitive `json:"workloadAccessToken"` // required; 1..131072 characters
+	ExpiresAt           Timestamp `json:"expiresAt,omitzero"`
+}
+
 // IssuerSource is an enumeration.
 type IssuerSource string
 
@@ -560,6 +1555,14 @@ const (
 	IssuerSourceAPI    IssuerSource = "api"
 	IssuerSourceConfig IssuerSource = "config"
 )
+
+func checkIssuerSubjectPattern(s string) string {
+	return checkLength(s, 1, 1024)
+}
+
+func checkJsonText(s string) string {
+	return checkLength(s, 0, 16384)
+}
 
 func checkJwksDocument(s string) string {
 	return checkLength(s, 1, 65536)
@@ -604,12 +1607,62 @@ type ListAccessKeysResponse struct {
 	NextToken  string      `json:"nextToken,omitempty"`
 }
 
+// ListAccountsRequest is the input of ListAccounts.
+type ListAccountsRequest struct {
+	NextToken  string `json:"nextToken,omitempty"`
+	MaxResults int    `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListAccountsRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// ListAccountsResponse is the output of ListAccounts.
+type ListAccountsResponse struct {
+	Accounts  []Account `json:"accounts"` // required
+	NextToken string    `json:"nextToken,omitempty"`
+}
+
+// ListAuditCheckpointsRequest is the input of ListAuditCheckpoints.
+type ListAuditCheckpointsRequest struct {
+	NextToken  string `json:"nextToken,omitempty"`
+	MaxResults int    `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListAuditCheckpointsRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// ListAuditCheckpointsResponse is the output of ListAuditCheckpoints.
+type ListAuditCheckpointsResponse struct {
+	Checkpoints []AuditCheckpoint `json:"checkpoints"` // required
+	NextToken   string            `json:"nextToken,omitempty"`
+}
+
 // ListAuditRecordsRequest is the input of ListAuditRecords.
 type ListAuditRecordsRequest struct {
-	NextToken    string `json:"nextToken,omitempty"`
-	MaxResults   int    `json:"maxResults,omitempty" api:"nonzero"`   // 1..1000
-	WorkloadName string `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
-	Newest       bool   `json:"newest,omitempty"`
+	NextToken     string    `json:"nextToken,omitempty"`
+	MaxResults    int       `json:"maxResults,omitempty" api:"nonzero"`   // 1..1000
+	WorkloadName  string    `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	Newest        bool      `json:"newest,omitempty"`
+	PrincipalName string    `json:"principalName,omitempty" api:"nonzero"` // 1..128 characters [A-Za-z0-9_.@/-]+
+	UserRef       string    `json:"userRef,omitempty" api:"nonzero"`       // 64..64 characters [0-9a-f]+
+	ProviderName  string    `json:"providerName,omitempty" api:"nonzero"`  // 1..128 characters [a-zA-Z0-9\-_]+
+	Operation     string    `json:"operation,omitempty" api:"nonzero"`     // 1..64 characters [A-Za-z0-9]+
+	Outcome       string    `json:"outcome,omitempty"`                     // 0..256 characters
+	From          Timestamp `json:"from,omitzero"`
+	To            Timestamp `json:"to,omitzero"`
+	DeniedOnly    bool      `json:"deniedOnly,omitempty"`
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -620,6 +1673,21 @@ func (v *ListAuditRecordsRequest) Validate() []FieldError {
 	}
 	if v.WorkloadName != "" {
 		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.PrincipalName != "" {
+		c.add("principalName", checkPrincipalName(v.PrincipalName))
+	}
+	if v.UserRef != "" {
+		c.add("userRef", checkUserRef(v.UserRef))
+	}
+	if v.ProviderName != "" {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.Operation != "" {
+		c.add("operation", checkOperationName(v.Operation))
+	}
+	if v.Outcome != "" {
+		c.add("outcome", checkNoteText(v.Outcome))
 	}
 	return c
 }
@@ -676,6 +1744,97 @@ type ListConnectionsResponse struct {
 	NextToken   string       `json:"nextToken,omitempty"`
 }
 
+// ListDelegationsRequest is the input of ListDelegations.
+type ListDelegationsRequest struct {
+	NextToken    string        `json:"nextToken,omitempty"`
+	MaxResults   int           `json:"maxResults,omitempty" api:"nonzero"`   // 1..100
+	WorkloadName string        `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	User         *UserSelector `json:"user,omitempty"`
+	UserToken    Sensitive     `json:"userToken,omitempty" api:"nonzero"` // 1..16384 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListDelegationsRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.User != nil {
+		c.sub("user", v.User.Validate())
+	}
+	if v.UserToken != "" {
+		c.add("userToken", checkUserJwt(string(v.UserToken)))
+	}
+	return c
+}
+
+// ListDelegationsResponse is the output of ListDelegations.
+type ListDelegationsResponse struct {
+	Delegations []Delegation `json:"delegations"` // required
+	NextToken   string       `json:"nextToken,omitempty"`
+}
+
+// ListFederationRulesRequest is the input of ListFederationRules.
+type ListFederationRulesRequest struct {
+	NextToken     string `json:"nextToken,omitempty"`
+	MaxResults    int    `json:"maxResults,omitempty" api:"nonzero"`    // 1..100
+	PrincipalName string `json:"principalName,omitempty" api:"nonzero"` // 1..128 characters [A-Za-z0-9_.@/-]+
+	Issuer        string `json:"issuer,omitempty" api:"nonzero"`        // 1..1024 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListFederationRulesRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	if v.PrincipalName != "" {
+		c.add("principalName", checkPrincipalName(v.PrincipalName))
+	}
+	if v.Issuer != "" {
+		c.add("issuer", checkSpiffeOrIssuer(v.Issuer))
+	}
+	return c
+}
+
+// ListFederationRulesResponse is the output of ListFederationRules.
+type ListFederationRulesResponse struct {
+	Rules     []FederationRule `json:"rules"` // required
+	NextToken string           `json:"nextToken,omitempty"`
+}
+
+// ListPoliciesRequest is the input of ListPolicies.
+type ListPoliciesRequest struct {
+	NextToken     string `json:"nextToken,omitempty"`
+	MaxResults    int    `json:"maxResults,omitempty" api:"nonzero"`    // 1..100
+	PrincipalName string `json:"principalName,omitempty" api:"nonzero"` // 1..128 characters [A-Za-z0-9_.@/-]+
+	WorkloadName  string `json:"workloadName,omitempty" api:"nonzero"`  // 3..255 characters [A-Za-z0-9_.-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListPoliciesRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	if v.PrincipalName != "" {
+		c.add("principalName", checkPrincipalName(v.PrincipalName))
+	}
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	return c
+}
+
+// ListPoliciesResponse is the output of ListPolicies.
+type ListPoliciesResponse struct {
+	Policies  []Policy `json:"policies"` // required
+	NextToken string   `json:"nextToken,omitempty"`
+}
+
 // ListPrincipalsRequest is the input of ListPrincipals.
 type ListPrincipalsRequest struct {
 	NextToken  string `json:"nextToken,omitempty"`
@@ -695,6 +1854,48 @@ func (v *ListPrincipalsRequest) Validate() []FieldError {
 type ListPrincipalsResponse struct {
 	Principals []Principal `json:"principals"` // required
 	NextToken  string      `json:"nextToken,omitempty"`
+}
+
+// ListSigningKeysRequest is the input of ListSigningKeys.
+type ListSigningKeysRequest struct {
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListSigningKeysRequest) Validate() []FieldError {
+	var c checks
+	return c
+}
+
+// ListSigningKeysResponse is the output of ListSigningKeys.
+type ListSigningKeysResponse struct {
+	Keys []SigningKey `json:"keys"` // required
+}
+
+// ListStandingsRequest is the input of ListStandings.
+type ListStandingsRequest struct {
+	NextToken  string       `json:"nextToken,omitempty"`
+	MaxResults int          `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+	Kind       StandingKind `json:"kind"`                               // required
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListStandingsRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	if v.Kind == "" {
+		c.add("kind", isRequired)
+	} else {
+		c.add("kind", checkStandingKind(string(v.Kind)))
+	}
+	return c
+}
+
+// ListStandingsResponse is the output of ListStandings.
+type ListStandingsResponse struct {
+	Standings []Standing `json:"standings"` // required
+	NextToken string     `json:"nextToken,omitempty"`
 }
 
 // ListTrustedIssuersRequest is the input of ListTrustedIssuers.
@@ -739,12 +1940,224 @@ type ListVendorsResponse struct {
 	NextToken string   `json:"nextToken,omitempty"`
 }
 
+// ListWorkloadIssuersRequest is the input of ListWorkloadIssuers.
+type ListWorkloadIssuersRequest struct {
+	NextToken  string `json:"nextToken,omitempty"`
+	MaxResults int    `json:"maxResults,omitempty" api:"nonzero"` // 1..100
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ListWorkloadIssuersRequest) Validate() []FieldError {
+	var c checks
+	if v.MaxResults != 0 {
+		c.add("maxResults", checkRange(int64(v.MaxResults), 1, 100))
+	}
+	return c
+}
+
+// ListWorkloadIssuersResponse is the output of ListWorkloadIssuers.
+type ListWorkloadIssuersResponse struct {
+	WorkloadIssuers []WorkloadIssuer `json:"workloadIssuers"` // required
+	NextToken       string           `json:"nextToken,omitempty"`
+}
+
 func checkLoginClientId(s string) string {
 	return checkLength(s, 1, 256)
 }
 
 func checkLoginClientSecret(s string) string {
 	return checkLength(s, 0, 2048)
+}
+
+func checkNoteText(s string) string {
+	return checkLength(s, 0, 256)
+}
+
+func checkOperationFlow(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Z0-9_]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+func checkOperationName(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Za-z0-9]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// Policy is a structure of the model.
+type Policy struct {
+	Name            string       `json:"name"`                  // required; 1..128 characters [A-Za-z0-9_.:@-]+
+	Text            string       `json:"text"`                  // required; 1..32768 characters
+	Description     string       `json:"description,omitempty"` // 0..256 characters
+	Source          PolicySource `json:"source"`                // required
+	Version         int64        `json:"version"`               // required
+	CreatedBy       string       `json:"createdBy,omitempty"`
+	CreatedTime     Timestamp    `json:"createdTime,omitzero"`
+	LastUpdatedTime Timestamp    `json:"lastUpdatedTime,omitzero"`
+}
+
+func checkPolicyClaimName(s string) string {
+	return checkLength(s, 1, 128)
+}
+
+// PolicyDecision is a structure of the model.
+type PolicyDecision struct {
+	Allowed      bool     `json:"allowed"`           // required
+	Rule         string   `json:"rule"`              // required
+	Policies     []string `json:"policies,omitzero"` // each 1..128 characters [A-Za-z0-9_.:@-]+
+	Missing      string   `json:"missing,omitempty"`
+	ScopesBeyond []string `json:"scopesBeyond,omitzero"`
+}
+
+// PolicyHolder is a structure of the model.
+type PolicyHolder struct {
+	PrincipalName string   `json:"principalName"`     // required; 1..128 characters [A-Za-z0-9_.@/-]+
+	PrincipalID   string   `json:"principalId"`       // required
+	Policies      []string `json:"policies,omitzero"` // each 1..128 characters [A-Za-z0-9_.:@-]+
+	Rule          string   `json:"rule"`              // required
+	ScopesBeyond  []string `json:"scopesBeyond,omitzero"`
+}
+
+func checkPolicyName(s string) string {
+	if m := checkLength(s, 1, 128); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Za-z0-9_.:@-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00" +
+			"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// PolicyProblem is a structure of the model.
+type PolicyProblem struct {
+	Severity PolicyProblemSeverity `json:"severity"` // required
+	Line     int64                 `json:"line,omitempty"`
+	Column   int64                 `json:"column,omitempty"`
+	Message  string                `json:"message"` // required
+}
+
+// PolicyProblemSeverity is an enumeration.
+type PolicyProblemSeverity string
+
+// The values of PolicyProblemSeverity.
+const (
+	PolicyProblemSeverityError   PolicyProblemSeverity = "ERROR"
+	PolicyProblemSeverityWarning PolicyProblemSeverity = "WARNING"
+)
+
+// PolicyQuestion is a structure of the model.
+type PolicyQuestion struct {
+	PrincipalName string      `json:"principalName"`                        // required; 1..128 characters [A-Za-z0-9_.@/-]+
+	Operation     string      `json:"operation"`                            // required; 1..64 characters [A-Za-z0-9]+
+	WorkloadName  string      `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	ProviderName  string      `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
+	User          *PolicyUser `json:"user,omitempty"`
+	Scopes        []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
+	Flow          string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
+	Audience      string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
+	Time          Timestamp   `json:"time,omitzero"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *PolicyQuestion) Validate() []FieldError {
+	var c checks
+	if v.PrincipalName == "" {
+		c.add("principalName", isRequired)
+	} else {
+		c.add("principalName", checkPrincipalName(v.PrincipalName))
+	}
+	if v.Operation == "" {
+		c.add("operation", isRequired)
+	} else {
+		c.add("operation", checkOperationName(v.Operation))
+	}
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.ProviderName != "" {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.User != nil {
+		c.sub("user", v.User.Validate())
+	}
+	if v.Scopes != nil {
+		c.add("scopes", checkSize(len(v.Scopes), 0, 100))
+		eachString(&c, "scopes", v.Scopes, checkScopeText)
+	}
+	if v.Flow != "" {
+		c.add("flow", checkOperationFlow(v.Flow))
+	}
+	if v.Audience != "" {
+		c.add("audience", checkTrustedAudience(v.Audience))
+	}
+	return c
+}
+
+// PolicySource is an enumeration.
+type PolicySource string
+
+// The values of PolicySource.
+const (
+	PolicySourceBuiltIn PolicySource = "BUILT_IN"
+	PolicySourceCreated PolicySource = "CREATED"
+	PolicySourceUpgrade PolicySource = "UPGRADE"
+)
+
+func checkPolicyText(s string) string {
+	return checkLength(s, 1, 32768)
+}
+
+// PolicyUser is a structure of the model.
+type PolicyUser struct {
+	Issuer  string `json:"issuer,omitempty" api:"nonzero"`  // 1..2048 characters
+	Subject string `json:"subject,omitempty" api:"nonzero"` // 1..1024 characters
+	UserID  string `json:"userId,omitempty" api:"nonzero"`  // 1..128 characters
+	Claims  string `json:"claims,omitempty"`                // 0..16384 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *PolicyUser) Validate() []FieldError {
+	var c checks
+	if v.Issuer != "" {
+		c.add("issuer", checkTrustedIssuerUrl(v.Issuer))
+	}
+	if v.Subject != "" {
+		c.add("subject", checkUserSubject(v.Subject))
+	}
+	if v.UserID != "" {
+		c.add("userId", checkUserId(v.UserID))
+	}
+	if v.Claims != "" {
+		c.add("claims", checkJsonText(v.Claims))
+	}
+	return c
 }
 
 // Principal is a structure of the model.
@@ -817,6 +2230,83 @@ func checkProviderName(s string) string {
 		source: "[a-zA-Z0-9\\-_]+",
 		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
 			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// PruneAuditRequest is the input of PruneAudit.
+type PruneAuditRequest struct {
+	CheckpointID string `json:"checkpointId"` // required; 1..128 characters [A-Za-z0-9-]+
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *PruneAuditRequest) Validate() []FieldError {
+	var c checks
+	if v.CheckpointID == "" {
+		c.add("checkpointId", isRequired)
+	} else {
+		c.add("checkpointId", checkRecordId(v.CheckpointID))
+	}
+	return c
+}
+
+// PruneAuditResponse is the output of PruneAudit.
+type PruneAuditResponse struct {
+	RecordsRemoved int64 `json:"recordsRemoved"` // required
+}
+
+// PutPolicyRequest is the input of PutPolicy.
+type PutPolicyRequest struct {
+	Name            string `json:"name"`                      // required; 1..128 characters [A-Za-z0-9_.:@-]+
+	Text            string `json:"text"`                      // required; 1..32768 characters
+	Description     string `json:"description,omitempty"`     // 0..256 characters
+	ExpectedVersion int64  `json:"expectedVersion,omitempty"` // 0..1000000000
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *PutPolicyRequest) Validate() []FieldError {
+	var c checks
+	if v.Name == "" {
+		c.add("name", isRequired)
+	} else {
+		c.add("name", checkPolicyName(v.Name))
+	}
+	if v.Text == "" {
+		c.add("text", isRequired)
+	} else {
+		c.add("text", checkPolicyText(v.Text))
+	}
+	if v.Description != "" {
+		c.add("description", checkNoteText(v.Description))
+	}
+	if v.ExpectedVersion != 0 {
+		c.add("expectedVersion", checkRange(int64(v.ExpectedVersion), 0, 1000000000))
+	}
+	return c
+}
+
+// PutPolicyResponse is the output of PutPolicy.
+type PutPolicyResponse struct {
+	Policy   *Policy         `json:"policy"` // required
+	Problems []PolicyProblem `json:"problems,omitzero"`
+}
+
+func checkReasonText(s string) string {
+	return checkLength(s, 0, 512)
+}
+
+func checkRecordId(s string) string {
+	if m := checkLength(s, 1, 128); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[A-Za-z0-9-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
 		other:  0,
 		width:  2,
 		next:   "\x00\x00\x00\x02\x00\x02",
@@ -906,6 +2396,81 @@ func checkReturnUrl(s string) string {
 	return checkLength(s, 1, 2048)
 }
 
+// Revocation is a structure of the model.
+type Revocation struct {
+	RevocationID              string          `json:"revocationId"` // required; 1..64 characters [a-z0-9-]+
+	State                     RevocationState `json:"state"`        // required
+	Connections               int64           `json:"connections"`  // required
+	RevokedUpstream           int64           `json:"revokedUpstream,omitempty"`
+	PendingUpstream           int64           `json:"pendingUpstream,omitempty"`
+	FailedUpstream            int64           `json:"failedUpstream,omitempty"`
+	UnsupportedUpstream       int64           `json:"unsupportedUpstream,omitempty"`
+	WorkloadAccessTokensEnded bool            `json:"workloadAccessTokensEnded,omitempty"`
+	DelegationsEnded          int64           `json:"delegationsEnded,omitempty"`
+	RequestedBy               string          `json:"requestedBy,omitempty"`
+	RequestedTime             Timestamp       `json:"requestedTime,omitzero"`
+	FinishedTime              Timestamp       `json:"finishedTime,omitzero"`
+	Reason                    string          `json:"reason,omitempty"` // 0..512 characters
+}
+
+func checkRevocationId(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[a-z0-9-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
+}
+
+// RevocationState is an enumeration.
+type RevocationState string
+
+// The values of RevocationState.
+const (
+	RevocationStateRunning RevocationState = "RUNNING"
+	RevocationStateDone    RevocationState = "DONE"
+)
+
+// RevokeAccessRequest is the input of RevokeAccess.
+type RevokeAccessRequest struct {
+	WorkloadName string        `json:"workloadName,omitempty" api:"nonzero"` // 3..255 characters [A-Za-z0-9_.-]+
+	User         *UserSelector `json:"user,omitempty"`
+	ProviderName string        `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
+	WholeAccount bool          `json:"wholeAccount,omitempty"`
+	Upstream     bool          `json:"upstream,omitempty"`
+	Reason       string        `json:"reason,omitempty"` // 0..512 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RevokeAccessRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName != "" {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.User != nil {
+		c.sub("user", v.User.Validate())
+	}
+	if v.ProviderName != "" {
+		c.add("providerName", checkProviderName(v.ProviderName))
+	}
+	if v.Reason != "" {
+		c.add("reason", checkReasonText(v.Reason))
+	}
+	return c
+}
+
+// RevokeAccessResponse is the output of RevokeAccess.
+type RevokeAccessResponse struct {
+	Revocation *Revocation `json:"revocation"` // required
+}
+
 // RevokeConnectionRequest is the input of RevokeConnection.
 type RevokeConnectionRequest struct {
 	ConnectionID string `json:"connectionId"` // required; 1..64 characters [A-Za-z0-9_-]+
@@ -928,6 +2493,85 @@ type RevokeConnectionResponse struct {
 	Connection *Connection        `json:"connection"` // required
 	Upstream   UpstreamRevocation `json:"upstream"`   // required
 	Detail     string             `json:"detail,omitempty"`
+}
+
+// RevokedConnection is a structure of the model.
+type RevokedConnection struct {
+	ConnectionID string             `json:"connectionId"`           // required; 1..64 characters [A-Za-z0-9_-]+
+	WorkloadName string             `json:"workloadName,omitempty"` // 3..255 characters [A-Za-z0-9_.-]+
+	UserRef      string             `json:"userRef,omitempty"`      // 64..64 characters [0-9a-f]+
+	ProviderName string             `json:"providerName,omitempty"` // 1..128 characters [a-zA-Z0-9\-_]+
+	Upstream     UpstreamRevocation `json:"upstream"`               // required
+	Reason       string             `json:"reason,omitempty"`
+}
+
+// RotateRootKeyRequest is the input of RotateRootKey.
+type RotateRootKeyRequest struct {
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RotateRootKeyRequest) Validate() []FieldError {
+	var c checks
+	return c
+}
+
+// RotateRootKeyResponse is the output of RotateRootKey.
+type RotateRootKeyResponse struct {
+	AccessKey            *CreatedAccessKey `json:"accessKey"`                     // required
+	DisabledAccessKeyIDs []string          `json:"disabledAccessKeyIds,omitzero"` // each 1..128 characters [A-Za-z0-9_]+
+}
+
+// RotateSigningKeyRequest is the input of RotateSigningKey.
+type RotateSigningKeyRequest struct {
+	Purpose SigningPurpose `json:"purpose"` // required
+	Revoke  bool           `json:"revoke,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *RotateSigningKeyRequest) Validate() []FieldError {
+	var c checks
+	if v.Purpose == "" {
+		c.add("purpose", isRequired)
+	} else {
+		c.add("purpose", checkSigningPurpose(string(v.Purpose)))
+	}
+	return c
+}
+
+// RotateSigningKeyResponse is the output of RotateSigningKey.
+type RotateSigningKeyResponse struct {
+	Key *SigningKey `json:"key"` // required
+}
+
+func checkScopeText(s string) string {
+	return checkLength(s, 1, 512)
+}
+
+// SetCeilingsRequest is the input of SetCeilings.
+type SetCeilingsRequest struct {
+	WorkloadName string    `json:"workloadName"` // required; 3..255 characters [A-Za-z0-9_.-]+
+	Ceilings     *Ceilings `json:"ceilings"`     // required
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *SetCeilingsRequest) Validate() []FieldError {
+	var c checks
+	if v.WorkloadName == "" {
+		c.add("workloadName", isRequired)
+	} else {
+		c.add("workloadName", checkWorkloadIdentityNameType(v.WorkloadName))
+	}
+	if v.Ceilings == nil {
+		c.add("ceilings", isRequired)
+	} else {
+		c.sub("ceilings", v.Ceilings.Validate())
+	}
+	return c
+}
+
+// SetCeilingsResponse is the output of SetCeilings.
+type SetCeilingsResponse struct {
+	Ceilings *Ceilings `json:"ceilings"` // required
 }
 
 // SetIssuerLoginRequest is the input of SetIssuerLogin.
@@ -961,6 +2605,112 @@ func (v *SetIssuerLoginRequest) Validate() []FieldError {
 type SetIssuerLoginResponse struct {
 	RedirectURI string `json:"redirectUri"` // required
 }
+
+// SigningKey is a structure of the model.
+type SigningKey struct {
+	KeyID       string           `json:"keyId"`   // required
+	Purpose     SigningPurpose   `json:"purpose"` // required
+	Status      SigningKeyStatus `json:"status"`  // required
+	CreatedTime Timestamp        `json:"createdTime,omitzero"`
+}
+
+// SigningKeyStatus is an enumeration.
+type SigningKeyStatus string
+
+// The values of SigningKeyStatus.
+const (
+	SigningKeyStatusNext     SigningKeyStatus = "NEXT"
+	SigningKeyStatusCurrent  SigningKeyStatus = "CURRENT"
+	SigningKeyStatusPrevious SigningKeyStatus = "PREVIOUS"
+	SigningKeyStatusRevoked  SigningKeyStatus = "REVOKED"
+)
+
+// SigningPurpose is an enumeration.
+type SigningPurpose string
+
+// The values of SigningPurpose.
+const (
+	SigningPurposeTokens SigningPurpose = "TOKENS"
+	SigningPurposeAudit  SigningPurpose = "AUDIT"
+)
+
+func checkSigningPurpose(s string) string {
+	switch s {
+	case "TOKENS", "AUDIT":
+		return ""
+	}
+	return oneOf("TOKENS", "AUDIT")
+}
+
+// SimulateDecisionRequest is the input of SimulateDecision.
+type SimulateDecisionRequest struct {
+	Question *PolicyQuestion `json:"question"`          // required
+	Policies []string        `json:"policies,omitzero"` // 0..100 entries; each 1..32768 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *SimulateDecisionRequest) Validate() []FieldError {
+	var c checks
+	if v.Question == nil {
+		c.add("question", isRequired)
+	} else {
+		c.sub("question", v.Question.Validate())
+	}
+	if v.Policies != nil {
+		c.add("policies", checkSize(len(v.Policies), 0, 100))
+		eachString(&c, "policies", v.Policies, checkPolicyText)
+	}
+	return c
+}
+
+// SimulateDecisionResponse is the output of SimulateDecision.
+type SimulateDecisionResponse struct {
+	Decision *PolicyDecision `json:"decision"` // required
+}
+
+func checkSpiffeOrIssuer(s string) string {
+	return checkLength(s, 1, 1024)
+}
+
+// Standing is a structure of the model.
+type Standing struct {
+	Kind        StandingKind   `json:"kind"` // required
+	Key         string         `json:"key"`  // required
+	Name        string         `json:"name,omitempty"`
+	Status      StandingStatus `json:"status"`           // required
+	Epoch       int64          `json:"epoch"`            // required
+	Reason      string         `json:"reason,omitempty"` // 0..512 characters
+	ChangedTime Timestamp      `json:"changedTime,omitzero"`
+}
+
+// StandingKind is an enumeration.
+type StandingKind string
+
+// The values of StandingKind.
+const (
+	StandingKindWorkloadIdentity StandingKind = "WORKLOAD_IDENTITY"
+	StandingKindUser             StandingKind = "USER"
+	StandingKindIssuer           StandingKind = "ISSUER"
+	StandingKindProvider         StandingKind = "PROVIDER"
+)
+
+func checkStandingKind(s string) string {
+	switch s {
+	case "WORKLOAD_IDENTITY", "USER", "ISSUER", "PROVIDER":
+		return ""
+	}
+	return oneOf("WORKLOAD_IDENTITY", "USER", "ISSUER", "PROVIDER")
+}
+
+// StandingStatus is an enumeration.
+type StandingStatus string
+
+// The values of StandingStatus.
+const (
+	StandingStatusActive   StandingStatus = "ACTIVE"
+	StandingStatusDisabled StandingStatus = "DISABLED"
+	StandingStatusFrozen   StandingStatus = "FROZEN"
+)
 
 func checkSubjectClaim(s string) string {
 	return checkLength(s, 1, 128)
@@ -1062,10 +2812,38 @@ type TrustedIssuer struct {
 	Userinfo     bool              `json:"userinfo,omitempty"`
 	Source       IssuerSource      `json:"source"` // required
 	CreatedTime  Timestamp         `json:"createdTime,omitzero"`
+	PolicyClaims []string          `json:"policyClaims,omitzero"`
 }
 
 func checkTrustedIssuerUrl(s string) string {
 	return checkLength(s, 1, 2048)
+}
+
+// UpdateAccountRequest is the input of UpdateAccount.
+type UpdateAccountRequest struct {
+	AccountID string         `json:"accountId"` // required; 12..12 characters [0-9]{12}
+	Quotas    *AccountQuotas `json:"quotas"`    // required
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *UpdateAccountRequest) Validate() []FieldError {
+	var c checks
+	if v.AccountID == "" {
+		c.add("accountId", isRequired)
+	} else {
+		c.add("accountId", checkAccountId(v.AccountID))
+	}
+	if v.Quotas == nil {
+		c.add("quotas", isRequired)
+	} else {
+		c.sub("quotas", v.Quotas.Validate())
+	}
+	return c
+}
+
+// UpdateAccountResponse is the output of UpdateAccount.
+type UpdateAccountResponse struct {
+	Account *Account `json:"account"` // required
 }
 
 // UpstreamRevocation is an enumeration.
@@ -1082,6 +2860,10 @@ const (
 
 func checkUserId(s string) string {
 	return checkLength(s, 1, 128)
+}
+
+func checkUserJwt(s string) string {
+	return checkLength(s, 1, 16384)
 }
 
 // UserKind is an enumeration.
@@ -1108,6 +2890,57 @@ func checkUserRef(s string) string {
 		accept: "\x00\x00\x01",
 	}
 	return p.check(s)
+}
+
+// UserSelector is a structure of the model.
+type UserSelector struct {
+	UserRef string `json:"userRef,omitempty" api:"nonzero"` // 64..64 characters [0-9a-f]+
+	Issuer  string `json:"issuer,omitempty" api:"nonzero"`  // 1..2048 characters
+	Subject string `json:"subject,omitempty" api:"nonzero"` // 1..1024 characters
+	UserID  string `json:"userId,omitempty" api:"nonzero"`  // 1..128 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *UserSelector) Validate() []FieldError {
+	var c checks
+	if v.UserRef != "" {
+		c.add("userRef", checkUserRef(v.UserRef))
+	}
+	if v.Issuer != "" {
+		c.add("issuer", checkTrustedIssuerUrl(v.Issuer))
+	}
+	if v.Subject != "" {
+		c.add("subject", checkUserSubject(v.Subject))
+	}
+	if v.UserID != "" {
+		c.add("userId", checkUserId(v.UserID))
+	}
+	return c
+}
+
+func checkUserSubject(s string) string {
+	return checkLength(s, 1, 1024)
+}
+
+// ValidatePolicyRequest is the input of ValidatePolicy.
+type ValidatePolicyRequest struct {
+	Text string `json:"text"` // required; 1..32768 characters
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *ValidatePolicyRequest) Validate() []FieldError {
+	var c checks
+	if v.Text == "" {
+		c.add("text", isRequired)
+	} else {
+		c.add("text", checkPolicyText(v.Text))
+	}
+	return c
+}
+
+// ValidatePolicyResponse is the output of ValidatePolicy.
+type ValidatePolicyResponse struct {
+	Problems []PolicyProblem `json:"problems"` // required
 }
 
 // Vendor is a structure of the model.
@@ -1152,8 +2985,62 @@ const (
 	VendorVerificationReal          VendorVerification = "real"
 )
 
+// VerifyAuditRequest is the input of VerifyAudit.
+type VerifyAuditRequest struct {
+	Checkpoint string `json:"checkpoint,omitempty" api:"nonzero"` // 1..65536 characters
+	NextToken  string `json:"nextToken,omitempty"`
+}
+
+// Validate returns what breaks the model's constraints, nil where nothing does.
+func (v *VerifyAuditRequest) Validate() []FieldError {
+	var c checks
+	if v.Checkpoint != "" {
+		c.add("checkpoint", checkCheckpointText(v.Checkpoint))
+	}
+	return c
+}
+
+// VerifyAuditResponse is the output of VerifyAudit.
+type VerifyAuditResponse struct {
+	Verified          bool           `json:"verified"`       // required
+	RecordsChecked    int64          `json:"recordsChecked"` // required
+	RecordsUnprovable int64          `json:"recordsUnprovable,omitempty"`
+	Findings          []AuditFinding `json:"findings"` // required
+	NextToken         string         `json:"nextToken,omitempty"`
+}
+
 func checkWorkloadAccessToken(s string) string {
 	return checkLength(s, 1, 131072)
+}
+
+// WorkloadIssuer is a structure of the model.
+type WorkloadIssuer struct {
+	Issuer              string             `json:"issuer"`            // required; 1..1024 characters
+	Kind                WorkloadIssuerKind `json:"kind"`              // required
+	Audiences           []string           `json:"audiences"`         // required; each 1..2048 characters
+	JWKSURI             string             `json:"jwksUri,omitempty"` // 1..2048 characters
+	JWKSSource          JwksSource         `json:"jwksSource,omitempty"`
+	AllowOtherAudiences bool               `json:"allowOtherAudiences,omitempty"`
+	TokenReview         bool               `json:"tokenReview,omitempty"`
+	Status              StandingStatus     `json:"status,omitempty"`
+	CreatedTime         Timestamp          `json:"createdTime"` // required
+}
+
+// WorkloadIssuerKind is an enumeration.
+type WorkloadIssuerKind string
+
+// The values of WorkloadIssuerKind.
+const (
+	WorkloadIssuerKindOidc   WorkloadIssuerKind = "OIDC"
+	WorkloadIssuerKindSpiffe WorkloadIssuerKind = "SPIFFE"
+)
+
+func checkWorkloadIssuerKind(s string) string {
+	switch s {
+	case "OIDC", "SPIFFE":
+		return ""
+	}
+	return oneOf("OIDC", "SPIFFE")
 }
 
 func checkWorkloadNamePattern(s string) string {

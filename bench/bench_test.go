@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func TestWholeRunOnSQLite(t *testing.T) {
 	var out bytes.Buffer
-	args := []string{"--engine", "sqlite", "--requests", "120", "--rounds", "2", "--connections", "4", "--json", "--timeout", "2m", "--dir", t.TempDir()}
+	args := []string{"--engine", "sqlite", "--requests", "120", "--rounds", "2", "--connections", "4", "--json", "--timeout", "2m", "--policies", "principal:2,resource:3", "--dir", t.TempDir()}
 	if err := run(t.Context(), args, &out); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestWholeRunOnSQLite(t *testing.T) {
 			t.Errorf("row %+v", line)
 		}
 	}
-	if got, want := strings.Join(names, " "), "floor-hello floor-echo vault-hit/sqlite"; got != want {
+	if got, want := strings.Join(names, " "), "floor-hello floor-echo vault-hit/sqlite/principal-2 vault-hit/sqlite/resource-3"; got != want {
 		t.Errorf("rows %s, want %s", got, want)
 	}
 }

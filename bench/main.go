@@ -23,7 +23,8 @@ import (
 // options are the flags.
 type options struct {
 	engines     []string
-	requests    int // of a workload, in one round
+	policies    []policies // a server of its own for each, on each engine
+	requests    int        // of a workload, in one round
 	rounds      int
 	connections int
 	postgresURL string // empty: a cluster of its own
@@ -80,9 +81,12 @@ const (
 
 func parse(args []string) (options, error) {
 	var o options
-	var engine string
+	var engine, written string
+	var noAudit bool
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&engine, "engine", "both", "sqlite, postgres or both")
+	fs.BoolVar(&noAudit, "no-audit", false, "measure a server without an audit trail too; there is no such setting of the product")
+	fs.StringVar(&written, "policies", "", "policies of the account, as FORM:NUMBER,...: a server for each; the forms are principal and resource (default: one policy, the agent's own)")
 	fs.IntVar(&o.requests, "requests", 20_000, "requests of the workload in one round; each floor gets three times as many")
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; in each, the floors and the workload take turns")
 	fs.IntVar(&o.connections, "connections", 16, "keep-alive connections, each with one request at a time")
@@ -93,6 +97,13 @@ func parse(args []string) (options, error) {
 	fs.DurationVar(&o.timeout, "timeout", 10*time.Minute, "bound on the whole run")
 	if err := fs.Parse(args); err != nil {
 		return o, err
+	}
+	var err error
+	if o.policies, err = parsePolicies(written); err != nil {
+		return o, err
+	}
+	if noAudit {
+		o.policies = append(o.policies, policies{noAudit: true})
 	}
 	switch {
 	case fs.NArg() > 0:

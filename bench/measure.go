@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -102,11 +103,13 @@ func (b *bench) prepare(ctx context.Context) error {
 	b.close = append(b.close, b.calendar.close)
 	var engines []*subject
 	for _, engine := range b.engines {
-		s, err := b.startServer(ctx, engine)
-		if err != nil {
-			return err
+		for _, p := range b.policies {
+			s, err := b.startServer(ctx, engine, p)
+			if err != nil {
+				return err
+			}
+			engines = append(engines, s)
 		}
-		engines = append(engines, s)
 	}
 	for _, role := range []string{roleHello, roleEcho} {
 		c, err := b.start(ctx, role, role, struct{}{})
@@ -148,10 +151,11 @@ func (b *bench) tail(name string) string {
 	return "\n" + string(text[max(0, len(text)-2000):])
 }
 
-// startServer starts the server on an engine of its own and seeds it.
-func (b *bench) startServer(ctx context.Context, engine string) (*subject, error) {
-	s := &subject{name: "vault-hit/" + engine, requests: b.requests}
-	config := serverConfig{DataDir: filepath.Join(b.dir, engine), DB: engineSQLite, RootID: "TABARDBENCH000000000", RootSecret: rand.Text() + rand.Text()}
+// startServer starts the server on a database of its own and seeds it.
+func (b *bench) startServer(ctx context.Context, engine string, p policies) (*subject, error) {
+	s := &subject{name: "vault-hit/" + engine + p.suffix(), requests: b.requests}
+	dir := engine + strings.ReplaceAll(p.suffix(), "/", "-")
+	config := serverConfig{DataDir: filepath.Join(b.dir, dir), DB: engineSQLite, NoAudit: p.noAudit, RootID: "TABARDBENCH000000000", RootSecret: rand.Text() + rand.Text()}
 	if engine == enginePostgres {
 		db, err := b.startDatabase(ctx)
 		if err != nil {
@@ -160,12 +164,15 @@ func (b *bench) startServer(ctx context.Context, engine string) (*subject, error
 		config.DB, s.master = db.url, db.master
 	}
 	var err error
-	if s.child, err = b.start(ctx, roleServer, "tabard-"+engine, config); err != nil {
+	if s.child, err = b.start(ctx, roleServer, "tabard-"+dir, config); err != nil {
 		return nil, err
 	}
 	root := caller{addr: s.child.Addr, keys: aws.Credentials{AccessKeyID: config.RootID, SecretAccessKey: config.RootSecret}}
 	if s.seed, err = seed(ctx, root, b.calendar); err != nil {
-		return nil, fmt.Errorf("seed the server on %s: %w%s", engine, err, b.tail("tabard-"+engine))
+		return nil, fmt.Errorf("seed the server on %s: %w%s", engine, err, b.tail("tabard-"+dir))
+	}
+	if err := p.write(ctx, root); err != nil {
+		return nil, fmt.Errorf("write the policies of the server on %s: %w%s", engine, err, b.tail("tabard-"+dir))
 	}
 	return s, nil
 }
@@ -182,6 +189,7 @@ func (b *bench) startDatabase(ctx context.Context) (*database, error) {
 			return nil, err
 		}
 		server = c.URL
+		b.postgresURL = server // the next database is in the same cluster
 	}
 	db, err := createDatabase(ctx, server)
 	if err != nil {

@@ -87,6 +87,9 @@ func seed(ctx context.Context, root caller, c *calendar) (*seeded, error) {
 	if err := root.call(ctx, api.OpCreatePrincipal, principal, &api.CreatePrincipalResponse{}); err != nil {
 		return nil, err
 	}
+	if err := (policies{form: formPrincipal, n: 1}).write(ctx, root); err != nil {
+		return nil, err
+	}
 	var key api.CreateAccessKeyResponse
 	if err := root.call(ctx, api.OpCreateAccessKey, api.CreateAccessKeyRequest{PrincipalName: agentName}, &key); err != nil {
 		return nil, err

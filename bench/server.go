@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/daemon"
 	"github.com/tabard-id/tabard/internal/secret"
 )
@@ -18,7 +19,14 @@ type serverConfig struct {
 	DB         string `json:"db"`
 	RootID     string `json:"rootId"`
 	RootSecret string `json:"rootSecret"`
+	NoAudit    bool   `json:"noAudit"`
 }
+
+// nothing is a trail that keeps nothing: what a server without one would cost.
+type nothing struct{}
+
+// Append implements access.Log.
+func (nothing) Append(context.Context, []access.Record) error { return nil }
 
 // serveTabard runs the server as `tabard serve --dev` does: with its request log, its metrics and everything else on.
 func serveTabard(ctx context.Context, config []byte, ready func(hello) error) error {
@@ -27,8 +35,13 @@ func serveTabard(ctx context.Context, config []byte, ready func(hello) error) er
 		return err
 	}
 	daemon.TuneMemory()
+	var log access.Log
+	if c.NoAudit {
+		log = nothing{}
+	}
 	s, err := daemon.New(ctx, daemon.Config{
-		Addr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", DataDir: c.DataDir, DB: c.DB,
+		TestOnlyLog: log,
+		Addr:        "127.0.0.1:0", AdminAddr: "127.0.0.1:0", DataDir: c.DataDir, DB: c.DB,
 		Dev:             true, // the calendar, which gives the token once, speaks plain http on loopback
 		RootAccessKeyID: c.RootID, RootSecretAccessKey: secret.New(c.RootSecret),
 		Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Version: "bench",

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockagentcorecontrol"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockagentcorecontrol/types"
+	"google.golang.org/api/calendar/v3"
 
 	"github.com/tabard-id/tabard/internal/daemon"
 )
@@ -148,12 +150,25 @@ func (a *admin) principal(ctx context.Context, name, role string, workloads ...s
 	return credentials.NewStaticCredentialsProvider(made.AccessKey.AccessKeyID, made.AccessKey.SecretAccessKey, ""), nil
 }
 
+// allow lets an agent have the users' tokens of the credential provider, for one scope and no more. Without a policy it
+// gets nothing: tabard allow NAME PROVIDER --scopes ... --flow USER_FEDERATION writes this one.
+func (a *admin) allow(ctx context.Context, name, scope string) error {
+	agent, action := "principal in Tabard::WorkloadIdentity::"+strconv.Quote(name), "action in Tabard::Action::"
+	text := fmt.Sprintf("permit (%s, %s%q, resource);\n", agent, action, "mint") +
+		fmt.Sprintf("permit (%s, %s%q, resource == Tabard::Provider::%q)\n", agent, action, "release", providerName) +
+		fmt.Sprintf("when { context.flow == \"USER_FEDERATION\" && [%q].containsAll(context.scopes) };\n", scope)
+	return a.operator.call(ctx, "PutPolicy", map[string]any{"name": "allow:" + name + ":" + providerName, "text": text}, &struct{}{})
+}
+
 // people creates everything that has to do with who may call: workload identities, principals, the trusted issuer.
 func (a *admin) people(ctx context.Context, issuer, returnURL string) (keys, error) {
 	var k keys
 	for _, name := range []string{agentName, otherName} {
 		if err := a.workload(ctx, name, returnURL); err != nil {
 			return k, fmt.Errorf("workload identity %s: %w", name, err)
+		}
+		if err := a.allow(ctx, name, calendar.CalendarEventsScope); err != nil {
+			return k, fmt.Errorf("policy of %s: %w", name, err)
 		}
 	}
 	if err := a.issuer(ctx, issuer); err != nil {

@@ -7,6 +7,9 @@ scripts/provision.sh
 echo 'verify: all tests under the race detector'
 go test -race -timeout 60m ./...
 
+echo "verify: kill -9 under load for ${CHAOSTIME:-60s} on each engine"
+TABARD_TEST_CHAOS=${CHAOSTIME:-60s} go test -timeout 20m -count 1 -v -run '^TestG04_KillDuringLoad$' ./internal/e2e
+
 # FILE:func FuzzX(… for each target
 grep -rHoE --include='*_test.go' --exclude-dir=test '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file func; do
   target=${func#func }

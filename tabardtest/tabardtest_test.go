@@ -33,3 +33,30 @@ func TestNewServesBothPlanes(t *testing.T) {
 		t.Errorf("token of an unknown provider: got %v, want %v", err, tabard.ErrNotFound)
 	}
 }
+
+// TestAgentConfigHasTheNamedProviders gets an API key with an agent's own access key, and is refused another.
+func TestAgentConfigHasTheNamedProviders(t *testing.T) {
+	server := tabardtest.New(t)
+	control := bedrockagentcorecontrol.NewFromConfig(server.AWSConfig())
+	if _, err := control.CreateWorkloadIdentity(t.Context(), &bedrockagentcorecontrol.CreateWorkloadIdentityInput{Name: aws.String("my-agent")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"weather", "maps"} {
+		key := &bedrockagentcorecontrol.CreateApiKeyCredentialProviderInput{Name: &name, ApiKey: aws.String("key of " + name)}
+		if _, err := control.CreateApiKeyCredentialProvider(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := server.AgentConfig(t, "my-agent", "weather")
+	client, err := tabard.New(t.Context(), tabard.Config{Workload: "my-agent", AWS: &config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := client.APIKey(t.Context(), "weather")
+	if err != nil || key.Value() != "key of weather" {
+		t.Errorf("the allowed key: got %v", err)
+	}
+	if _, err := client.APIKey(t.Context(), "maps"); !errors.Is(err, tabard.ErrDenied) {
+		t.Errorf("another key: got %v, want %v", err, tabard.ErrDenied)
+	}
+}

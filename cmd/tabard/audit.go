@@ -19,10 +19,14 @@ const (
 
 func newAudit(t terminal) *cobra.Command {
 	cmd := group("audit", "The audit trail: who did what, for whom", "Each decision of the server is one record, durable before a secret leaves.")
-	cmd.Example = examples("tabard audit tail -f", "as it happens")
+	cmd.Example = examples("tabard audit tail -f", "as it happens",
+		"tabard audit query --user-ref 6f0c… --from 2026-11-01", "who used whose token, when",
+		"tabard audit export trail.jsonl", "what there is, to be kept elsewhere",
+		"tabard audit verify --checkpoint kept.jwt", "that nothing before the checkpoint was changed")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(auditTail(t, &f))
+	cmd.AddCommand(auditTail(t, &f), auditQuery(t, &f), auditExport(t, &f), auditVerify(t, &f), auditCheckpoint(t, &f), auditCheckpoints(t, &f),
+		auditKeys(t, &f), auditPrune(t, &f))
 	return cmd
 }
 

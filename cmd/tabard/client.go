@@ -145,6 +145,11 @@ func perform[A, Q any, P request[Q]](ctx context.Context, c *client, op api.Oper
 
 // send sends one signed request and returns the body of a success.
 func (c *client) send(ctx context.Context, method, target string, body []byte) ([]byte, error) {
+	return c.sendAs(ctx, method, target, "application/json", body)
+}
+
+// sendAs is send of a body of another type.
+func (c *client) sendAs(ctx context.Context, method, target, contentType string, body []byte) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.url+target, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -152,7 +157,7 @@ func (c *client) send(ctx context.Context, method, target string, body []byte) (
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
 	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", contentType)
 	}
 	r.Header.Set("X-Amz-Content-Sha256", hash)
 	r.Header.Set("User-Agent", "tabard-cli")
@@ -185,14 +190,21 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 		hints: []string{"is the server running? tabard serve starts one, --endpoint names another"}}
 }
 
-// errorOf reads a restJson1 error: the exception's name is in a header, before any ':'; the sentence is in the body.
+// errorOf reads a restJson1 error: the exception's name is in a header, before any ':'; the sentence is in the body. So it
+// is where OAuth defines the body (RFC 6749 §5.2).
 func errorOf(resp *http.Response, body []byte) error {
 	name, _, _ := strings.Cut(resp.Header.Get("X-Amzn-Errortype"), ":")
 	e := &apiError{status: resp.StatusCode, exception: oneLine(name), requestID: oneLine(resp.Header.Get("X-Amzn-Requestid"))}
 	var doc struct {
-		Message string `json:"message"`
+		Message     string `json:"message"`
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
 	}
-	if err := json.Unmarshal(body, &doc); err != nil || doc.Message == "" {
+	err := json.Unmarshal(body, &doc)
+	if doc.Error != "" && doc.Message == "" {
+		doc.Message = doc.Error + ": " + doc.Description
+	}
+	if err != nil || doc.Message == "" {
 		doc.Message = fmt.Sprintf("the server answered %s", resp.Status)
 	}
 	e.message = oneLine(doc.Message)

@@ -20,6 +20,7 @@ func newIssuer(t terminal) *cobra.Command {
 	var f finder
 	f.addFlags(cmd, t)
 	cmd.AddCommand(issuerAdd(t, &f), issuerList(t, &f), issuerLogin(t, &f), issuerRemove(&f))
+	addStandings(cmd, t, &f, issuerStandings())
 	return cmd
 }
 
@@ -33,6 +34,7 @@ func issuerAdd(t terminal, f *finder) *cobra.Command {
 			"tabard issuer add https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbC --client-id 4a7b --token-use access", "Cognito: client_id and no aud",
 			"tabard issuer add https://login.microsoftonline.com/TENANT/v2.0 --audience APP --subject-claim oid", "Entra: sub differs in each application",
 			"tabard issuer add https://idp.internal --audience my-app --claim email_verified=true --workload 'calendar-*'", "narrower",
+			"tabard issuer add https://idp.internal --audience my-app --policy-claim groups --policy-claim acr", "policies may ask for the user's groups",
 			"tabard issuer add https://idp.internal --audience my-app --jwks-file keys.json", "keys from a file"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -49,6 +51,7 @@ func issuerAdd(t terminal, f *finder) *cobra.Command {
 	flags.StringVar(&q.JWKSURI, "jwks-uri", "", "`URL` of the issuer's keys (default by discovery)")
 	flags.StringVar(&keys, "jwks-file", "", "`file` with the issuer's keys, a JWK set")
 	flags.BoolVar(&q.Userinfo, "userinfo", false, "allow asking the issuer's UserInfo endpoint, for which the user's token is kept")
+	flags.StringArrayVar(&q.PolicyClaims, "policy-claim", nil, "`claim` that policies may ask for, such as groups; may be given again")
 	complete(cmd, "token-use", oneOf("access", "id", "any"))
 	var out output
 	out.addFlag(cmd, t)
@@ -137,6 +140,7 @@ func issuerColumns() []column[api.TrustedIssuer] {
 			return list(i.Workloads)
 		}},
 		{name: "KEYS", text: func(i row) string { return string(i.JWKSSource) }},
+		{name: "POLICY CLAIMS", text: func(i row) string { return list(i.PolicyClaims) }},
 		{name: "SOURCE", text: func(i row) string { return string(i.Source) }},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,7 @@ func newKey(t terminal) *cobra.Command {
 	cmd.Example = examples("tabard key create calendar --output-file calendar.credentials", "a key for the principal calendar", "tabard key list", "all of them")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(keyCreate(&f), keyList(t, &f),
+	cmd.AddCommand(keyCreate(&f), keyRotate(&f), keyList(t, &f),
 		keySwitch(t, &f, "disable", "Refuse an access key", disableKey), keySwitch(t, &f, "enable", "Accept an access key again", enableKey))
 	return cmd
 }
@@ -99,6 +100,55 @@ func writeFile(path string, fill func(io.Writer) error) error {
 	return nil
 }
 
+func keyRotate(f *finder) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rotate PRINCIPAL", Short: "Create a second access key, and disable the first", Args: exactly("PRINCIPAL"), ValidArgsFunction: principalNames(f),
+		Long: "Creates an access key beside the one that the principal has, and prints it or writes it to --output-file. The old one stays good\n" +
+			"until it is disabled: run the command again with --finish once the new key is in use, which disables all keys but the newest.",
+		Example: examples(
+			"tabard key rotate calendar --output-file calendar.credentials", "the new key; roll it out, and watch LAST USED of tabard key list",
+			"tabard key rotate calendar --finish", "then end the old one"),
+	}
+	file := cmd.Flags().String("output-file", "", "write the key to a new `file`, mode 0600")
+	finish := cmd.Flags().Bool("finish", false, "disable all enabled keys but the newest")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := f.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if *finish {
+			return finishRotation(cmd, c, args[0])
+		}
+		return intoFile(cmd, *file, func(w io.Writer) error {
+			return createKey(cmd.Context(), c, api.CreateAccessKeyRequest{PrincipalName: args[0]}, args[0], w)
+		})
+	}
+	return cmd
+}
+
+// finishRotation disables all enabled keys of a principal but the newest, and says which.
+func finishRotation(cmd *cobra.Command, c *client, principal string) error {
+	keys, err := listKeys(principal)(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	keys = slices.DeleteFunc(keys, func(k api.AccessKey) bool { return k.Status != api.AccessKeyStatusActive })
+	if len(keys) < 2 {
+		return &failure{exit: exitFailed, msg: fmt.Sprintf("principal %s has %d enabled access keys, so none is old", principal, len(keys)),
+			hints: []string{"tabard key rotate " + principal + " makes a new one first"}}
+	}
+	slices.SortFunc(keys, func(a, b api.AccessKey) int { return a.CreatedTime.Compare(b.CreatedTime.Time) })
+	for _, k := range keys[:len(keys)-1] {
+		if _, err := disableKey(cmd.Context(), c, k.AccessKeyID); err != nil {
+			return err
+		}
+		if err := say(cmd, "disabled %s", k.AccessKeyID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func keyColumns() []column[api.AccessKey] {
 	type row = api.AccessKey
 	return []column[row]{
@@ -111,6 +161,7 @@ func keyColumns() []column[api.AccessKey] {
 			return plain
 		}},
 		{name: "CREATED", text: func(k row) string { return when(k.CreatedTime) }},
+		{name: "LAST USED", text: func(k row) string { return when(k.LastUsedTime) }},
 	}
 }
 

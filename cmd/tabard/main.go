@@ -95,12 +95,13 @@ AWS_ENDPOINT_URL_BEDROCK_AGENTCORE, then ./tabard-data.
 		"tabard principal create calendar --role agent --workload calendar-agent", "who may act as it",
 		"tabard key create calendar", "and its access key",
 		"tabard provider create google-calendar --vendor GoogleOauth2 --client-id 123.apps.googleusercontent.com", "where the users' tokens come from",
+		"tabard allow calendar-agent google-calendar --scopes https://www.googleapis.com/auth/calendar.events", "which of them the agent may have",
 		"tabard audit tail -f", "who did what, as it happens")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(badFlag)
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(newServe(t), newEnv(t), newIssuer(t), newPrincipal(t), newKey(t), newWorkload(t), newProvider(t), newAPIKey(t),
-		newConnection(t), newToken(t), newTag(t), newAudit(t), newModels(t), newVersion(), newExitCodes())
+	root.AddCommand(newServe(t), newSidecar(t), newEnv(t), newIssuer(t), newAccount(t), newRootKey(t), newPrincipal(t), newKey(t), newFederation(t), newWorkload(t), newProvider(t), newAPIKey(t),
+		newAllow(t), newDeny(t), newPolicy(t), newConnection(t), newDelegation(t), newUser(t), newRevoke(t), newToken(t), newSigningKey(t), newTag(t), newAudit(t), newModels(t), newVersion(), newExitCodes())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // cobra's own

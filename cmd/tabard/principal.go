@@ -13,7 +13,7 @@ func newPrincipal(t terminal) *cobra.Command {
 A principal calls the API with an access key of its own. Its roles say what it may do:
 
   admin        administers, and is given no token
-  agent        gets tokens for the workload identities it is paired with
+  agent        gets tokens for the workload identities it is paired with, as far as policies permit (tabard allow)
   consent-app  completes the consent of their users
   auditor      reads the audit trail and what exists
   root         everything`)
@@ -29,7 +29,8 @@ A principal calls the API with an access key of its own. Its roles say what it m
 func principalCreate(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a principal", Args: exactly("NAME"),
-		Long: "Creates a principal, without an access key: tabard key create makes one.",
+		Long: "Creates a principal, without an access key: tabard key create makes one. A principal with the role agent may get nothing until\n" +
+			"there is a policy: tabard allow AGENT PROVIDER writes one for who acts for the workload identity AGENT.",
 		Example: examples(
 			"tabard principal create calendar --role agent --workload calendar-agent", "an agent, paired with its workload identity",
 			"tabard principal create web --role consent-app --workload 'calendar-*'", "the web application where users consent",

@@ -20,6 +20,7 @@ there. The client secret is read from a file, from standard input, or asked for 
 	var f finder
 	f.addFlags(cmd, t)
 	cmd.AddCommand(providerCreate(t, &f), providerGet(t, &f), providerList(t, &f), providerUpdate(t, &f), providerDelete(&f), providerCallbackURL(&f), providerTest(t, &f), providerVendors(t, &f))
+	addStandings(cmd, t, &f, providerStandings())
 	return cmd
 }
 

@@ -25,7 +25,7 @@ func newToken(t terminal) *cobra.Command {
 	cmd.Example = examples("tabard token get google-calendar --workload calendar-agent --user-id alice --scope https://www.googleapis.com/auth/calendar.events --open", "through the consent, in the browser")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(tokenGet(t, &f))
+	cmd.AddCommand(tokenGet(t, &f), tokenExchange(t, &f))
 	return cmd
 }
 

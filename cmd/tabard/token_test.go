@@ -260,6 +260,7 @@ func TestTokenGetOfAUserWhoRefuses(t *testing.T) {
 func TestTokenGetCompletesNothingAsAnAgentAlone(t *testing.T) {
 	w := newConsentWorld(t)
 	w.ok("principal", "create", "agent", "--role", "agent", "--workload", "calendar-agent")
+	w.ok("allow", "calendar-agent", "calendar", "--asserted-users")
 	w.ok("key", "create", "agent", "--output-file", "agent.credentials")
 	run := w.beginAs([]string{"AWS_SHARED_CREDENTIALS_FILE=agent.credentials", "AWS_PROFILE=agent"}, asAlice()...)
 	page, err := standin.NewBrowser().Approve(t.Context(), run.address, standin.CalendarUsers()[0])

@@ -17,14 +17,16 @@ may be sent after consent; they are compared as they are, character by character
 		"tabard workload list", "all of them")
 	var f finder
 	f.addFlags(cmd, t)
-	cmd.AddCommand(workloadCreate(t, &f), workloadGet(t, &f), workloadList(t, &f), workloadUpdate(t, &f), workloadDelete(&f), workloadRestore(t, &f), newReturnURL(t, &f))
+	cmd.AddCommand(workloadCreate(t, &f), workloadGet(t, &f), workloadList(t, &f), workloadUpdate(t, &f), workloadDelete(&f), workloadRestore(t, &f), newReturnURL(t, &f), workloadCeilings(t, &f))
+	addStandings(cmd, t, &f, workloadStandings())
 	return cmd
 }
 
 func workloadCreate(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a workload identity", Args: exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
-		Long: "Creates a workload identity. The principal that acts as it comes with tabard principal create --role agent --workload NAME.",
+		Long: "Creates a workload identity. The principal that acts as it comes with tabard principal create --role agent --workload NAME, and\n" +
+			"tabard allow NAME PROVIDER says which provider's tokens it may have.",
 		Example: examples(
 			"tabard workload create calendar-agent --return-url https://app.example.com/connected", "users come back to the application",
 			"tabard workload create helpdesk --tag team=support --tag tabard:assurance=asserted", "one whose application says by an id who the user is"),

@@ -105,6 +105,24 @@ type Facts struct {
 	Generation  int64    // generation of the connection's tokens
 	Outcome     string   // what came of it, for records of events: "released", "refreshed", "consent_required", ...
 	Detail      string   // a cleaned reason, e.g. a provider's error code
+
+	Unrecorded
+}
+
+// Unrecorded are the facts that decisions are made on and that no record has.
+type Unrecorded struct {
+	Released bool      // a token or key leaves if this is allowed, so ceilings count it; records have Outcome
+	Vault    string    // name of the token vault; "" is "default"
+	User     UserFacts // who the user is, as far as a token proved it; records have UserRef
+	Audience string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource
+	Through  []string  // names of the workload identities that the token came through, the latest first; records have them in Detail
+}
+
+// UserFacts say who a user is. They are personal data: they are never recorded or logged, records have UserRef.
+type UserFacts struct {
+	Issuer  string // "" for a user who was asserted by the caller
+	Subject string
+	Claims  string // a JSON object of the claims that the issuer's setting keeps for policies, "" for none
 }
 
 type requestIDKey struct{}

@@ -5,15 +5,19 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
 // Record is one line of the trail. It says who, as which agent, for which user, with which provider; never a secret.
-// Records of one writer form a chain: each hash covers the one before.
+// Records of one writer form a chain: each hash covers the one before, and the first that of the account's last
+// checkpoint.
 type Record struct {
-	Writer   string // one per process start
+	Writer   string // one for each account and process start; a failed write and a long idle time begin another
 	Sequence int64  // 1, 2, 3, ... per writer
 	Time     time.Time
 	Account  Account
@@ -28,7 +32,7 @@ type Record struct {
 	Rule   string // which rule decided
 	Facts  Facts
 
-	Prev [32]byte // hash of the record before; zeros for the first
+	Prev [32]byte // hash of the record before; for the first that of the last checkpoint, zeros where there was none
 	Hash [32]byte
 }
 
@@ -83,24 +87,58 @@ func (r *Record) Seal(prev [32]byte) {
 	r.Hash = sha256.Sum256(b)
 }
 
+// clean makes every text valid UTF-8, so that an exported record, which is JSON, has the bytes that were hashed.
+func (r *Record) clean() {
+	f := &r.Facts
+	for _, s := range []*string{(*string)(&r.Account), (*string)(&r.Principal), &r.Name, &r.AccessKey, &r.RequestID, (*string)(&r.Action), &r.Rule,
+		&f.Resource, &f.Workload, &f.WorkloadUID, &f.UserRef, &f.Provider, &f.Flow, &f.Connection, &f.Outcome, &f.Detail} {
+		if !utf8.ValidString(*s) {
+			*s = strings.ToValidUTF8(*s, "\uFFFD")
+		}
+	}
+	for i, s := range f.Scopes {
+		if !utf8.ValidString(s) {
+			f.Scopes = slices.Clone(f.Scopes) // the caller's
+			f.Scopes[i] = strings.ToValidUTF8(s, "\uFFFD")
+		}
+	}
+}
+
 // Log keeps the trail.
 type Log interface {
 	// Append MUST store all records of the batch durably or none, and MUST refuse a (writer, sequence) that exists.
 	Append(ctx context.Context, batch []Record) error
 }
 
-// Query selects records of one account, oldest first.
+// Chains is what a Log may do besides: link chains to checkpoints. Without it a chain begins with zeros.
+type Chains interface {
+	// BeginChain registers a writer durably before its first record, and returns what that links to: the hash of the
+	// account's last checkpoint, or zeros. over names a writer of this process that writes no more, "" for none.
+	BeginChain(ctx context.Context, account Account, writer, over string) (link [32]byte, err error)
+}
+
+// Query selects records of one account, oldest first. Fields that are set must all match.
 type Query struct {
-	After    string // cursor of an earlier answer, or ""
-	Limit    int
-	Workload string // only records of this workload identity's name, when set
-	Newest   bool   // with After "": start so that the last Limit records are returned
+	After  string // cursor of an earlier answer, or ""
+	Limit  int
+	Newest bool // with After "": start so that the last Limit records are returned
+
+	Workload  string // name of the workload identity
+	Principal string // name of the principal
+	UserRef   string
+	Provider  string // name of the credential provider
+	Action    Action
+	Outcome   string
+	Denied    bool      // only refusals
+	From, To  time.Time // From ≤ time < To, each where set
 }
 
 // Reader reads the trail.
 type Reader interface {
 	// Records returns up to q.Limit records of the account in the order they were committed, and the cursor that
-	// continues after the last of them (the same cursor when there are none).
+	// continues after them (the same cursor when nothing was read). A query that selects little reads a bounded number of
+	// records at a time: an answer may be short, or empty, while more follow. Where q.To is set reading ends: the cursor
+	// is "" when nothing is left before it.
 	Records(ctx context.Context, account Account, q Query) (records []Record, cursor string, err error)
 }
 

@@ -19,8 +19,7 @@ const maxBatch = 1024
 // Guard decides and records. It owns one goroutine that writes waiting records together: many requests share one
 // commit. Close it to wait for that goroutine.
 type Guard struct {
-	log   Log
-	now   func() time.Time
+	Config
 	queue chan entry
 	stop  chan struct{}
 	done  chan struct{}
@@ -32,9 +31,20 @@ type entry struct {
 	done   chan error
 }
 
-// NewGuard starts a Guard that writes to log. now is the clock of the records.
-func NewGuard(log Log, now func() time.Time) *Guard {
-	g := &Guard{log: log, now: now, queue: make(chan entry, maxBatch), stop: make(chan struct{}), done: make(chan struct{})}
+// Config is what a Guard needs. Only Ceilings may be nil: then there are none.
+type Config struct {
+	Log      Log
+	Now      func() time.Time // the clock of the records
+	Decider  Decider
+	Ceilings Ceilings
+}
+
+// NewGuard starts a Guard. It panics where a part is missing, which is a fault of the wiring.
+func NewGuard(c Config) *Guard {
+	if c.Log == nil || c.Now == nil || c.Decider == nil {
+		panic("access: a Guard needs a log, a clock and a decider")
+	}
+	g := &Guard{Config: c, queue: make(chan entry, maxBatch), stop: make(chan struct{}), done: make(chan struct{})}
 	go g.write()
 	return g
 }
@@ -47,24 +57,28 @@ func (g *Guard) Close() {
 
 // Check decides whether caller may perform action on what facts describe, and enqueues the record of the decision.
 // When it is allowed, the Receipt must be waited for before anything leaves. A refusal is recorded durably before
-// Check returns it, as a Denied fault that names the action and what is missing.
+// Check returns it, as a Denied fault that names the action and what is missing. Where facts say that a token or key is
+// released (Released), the ceilings of the workload identity are asked too, and crossing one is a Throttled fault.
 func (g *Guard) Check(ctx context.Context, caller Caller, action Action, facts Facts) (Receipt, error) {
-	allow, by, missing := decide(caller, action, facts)
-	if !allow {
+	d, err := g.Decider.Decide(ctx, caller, action, facts)
+	if err != nil {
+		return Receipt{}, g.Refuse(ctx, caller, action, "policies-unavailable", facts, err)
+	}
+	if !d.Allow {
 		facts.Outcome = "denied" // whatever would have come of it
+		return Receipt{}, g.Refuse(ctx, caller, action, d.By, facts, fault.New(fault.Denied, "%s", d.refusal(caller, action, facts)))
 	}
-	receipt := g.enqueue(ctx, caller, action, allow, by, facts)
-	if allow {
-		return receipt, nil
+	if facts.Released && g.Ceilings != nil {
+		crossed, err := g.Ceilings.Admit(ctx, caller.Account, facts)
+		if err != nil {
+			return Receipt{}, g.Refuse(ctx, caller, action, "ceilings-unavailable", facts, err)
+		}
+		if crossed != "" {
+			facts.Outcome, facts.Detail = "ceiling", crossed
+			return Receipt{}, g.Refuse(ctx, caller, action, "ceiling", facts, fault.New(fault.Throttled, "%s", crossed))
+		}
 	}
-	if err := receipt.Wait(ctx); err != nil {
-		return Receipt{}, err
-	}
-	on := ""
-	if facts.Workload != "" {
-		on = " for workload identity " + facts.Workload
-	}
-	return Receipt{}, fault.New(fault.Denied, "%s is not allowed to perform %s%s: it needs %s", caller, action, on, missing)
+	return g.enqueue(ctx, caller, action, true, d.By, facts), nil
 }
 
 // Permit is Check and Wait in one, for operations that change something instead of releasing it.
@@ -94,7 +108,7 @@ func (g *Guard) Event(ctx context.Context, caller Caller, action Action, facts F
 func (g *Guard) enqueue(ctx context.Context, c Caller, a Action, allow bool, by string, f Facts) Receipt {
 	done := make(chan error, 1)
 	e := entry{done: done, record: Record{
-		Time: g.now(), Account: c.Account, Principal: c.Principal, Name: c.Name, AccessKey: c.AccessKey,
+		Time: g.Now(), Account: c.Account, Principal: c.Principal, Name: c.Name, AccessKey: c.AccessKey,
 		RequestID: RequestID(ctx), Action: a, Allow: allow, Rule: by, Facts: f,
 	}}
 	select {
@@ -113,19 +127,19 @@ const linger = 500 * time.Microsecond
 // write drains the queue. While one batch commits, the next gathers: load makes batches larger, not waits longer.
 func (g *Guard) write() {
 	defer close(g.done)
-	chain, expect := newChain(), 1
+	open, expect := chains{}, 1
 	for {
 		select {
 		case e := <-g.queue:
 			var batch []entry
 			batch, expect = g.gather(e, expect)
-			chain = g.commit(chain, batch)
+			g.commit(open, batch)
 		case <-g.stop:
 			for {
 				select {
 				case e := <-g.queue:
 					batch, _ := g.gather(e, 1)
-					chain = g.commit(chain, batch)
+					g.commit(open, batch)
 				default:
 					return
 				}
@@ -166,34 +180,87 @@ func (g *Guard) gather(first entry, expect int) ([]entry, int) {
 	return batch, maxBatch
 }
 
-// commit writes one batch and tells every waiter. After a failure the outcome of the write is unknown (it may have
-// been committed and the answer lost), so the writer starts a new chain: a sequence is never used for two records.
-func (g *Guard) commit(c chain, batch []entry) chain {
-	records := make([]Record, len(batch))
-	next := c
-	for i := range batch {
-		next.sequence++
-		records[i] = batch[i].record
-		records[i].Writer, records[i].Sequence = next.writer, next.sequence
-		records[i].Seal(next.head)
-		next.head = records[i].Hash
-	}
+// commit writes one batch and tells every waiter.
+func (g *Guard) commit(open chains, batch []entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
-	err := g.log.Append(ctx, records)
-	if err != nil {
-		next = newChain()
-	}
+	err := g.append(ctx, open, batch)
 	for _, e := range batch {
 		e.done <- err
 	}
-	return next
+}
+
+// append seals a batch and writes it. After a failure the outcome of the write is unknown (it may have been committed
+// and the answer lost), so its accounts go on in new chains: a sequence is never used for two records.
+func (g *Guard) append(ctx context.Context, open chains, batch []entry) error {
+	records, next := make([]Record, len(batch)), chains{}
+	for i := range batch {
+		r := &records[i]
+		*r = batch[i].record
+		c, ok := next[r.Account]
+		if !ok {
+			var err error
+			if c, err = g.chainOf(ctx, open, r.Account); err != nil {
+				return err
+			}
+		}
+		c.sequence++
+		r.Writer, r.Sequence = c.writer, c.sequence
+		r.clean()
+		r.Seal(c.head)
+		c.head = r.Hash
+		next[r.Account] = c
+	}
+	err := g.Log.Append(ctx, records)
+	now := g.Now()
+	for account, c := range next {
+		c.over, c.used = err != nil, now
+		open[account] = c
+	}
+	return err
+}
+
+// chainOf returns the chain in which an account's records go on. One that failed or was idle is over: whoever makes
+// checkpoints need not wait for what never comes.
+func (g *Guard) chainOf(ctx context.Context, open chains, account Account) (chain, error) {
+	old := open[account]
+	if old.writer != "" && !old.over && g.Now().Sub(old.used).Abs() < ChainIdle {
+		return old, nil
+	}
+	c := newChain()
+	if begin, ok := g.Log.(Chains); ok {
+		link, err := begin.BeginChain(ctx, account, c.writer, old.writer)
+		if err != nil {
+			return chain{}, err
+		}
+		c.head = link
+	}
+	open.forget(g.Now())
+	return c, nil
+}
+
+// ChainIdle is how long a chain may be idle and still go on. Whoever makes checkpoints takes a writer that was idle for
+// three times as long for ended.
+const ChainIdle = 10 * time.Minute
+
+// chains are what the writer goroutine goes on with, by account: each account's trail stands for itself.
+type chains map[Account]chain
+
+// forget drops what is over for long, so that the map is as large as the accounts that are in use.
+func (cs chains) forget(now time.Time) {
+	for account, c := range cs {
+		if now.Sub(c.used).Abs() >= 2*ChainIdle {
+			delete(cs, account)
+		}
+	}
 }
 
 type chain struct {
 	writer   string
 	sequence int64
 	head     [32]byte
+	over     bool      // a write failed
+	used     time.Time // of the last write
 }
 
 func newChain() chain {

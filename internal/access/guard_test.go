@@ -86,7 +86,7 @@ var errDisk = errors.New("disk full")
 func TestRecordSaysWhoAndWhat(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	log := &memory{}
-	g := access.NewGuard(log, clockAt(at))
+	g := access.NewGuard(access.Config{Log: log, Now: clockAt(at), Decider: access.Table{}})
 	defer g.Close()
 	facts := access.Facts{Workload: "w", WorkloadUID: "wi-1", UserRef: "ref", Provider: "cal", Flow: "USER_FEDERATION", Scopes: []string{"read"}, Connection: "cn_1", Generation: 3, Outcome: "released"}
 	receipt, err := g.Check(access.WithRequestID(t.Context(), "req-1"), agent(), access.GetResourceOauth2Token, facts)
@@ -103,7 +103,7 @@ func TestRecordSaysWhoAndWhat(t *testing.T) {
 // Waiting twice for the same receipt gives the same answer.
 func TestReceiptMayBeAwaitedTwice(t *testing.T) {
 	log := &memory{}
-	g := access.NewGuard(log, time.Now)
+	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 	defer g.Close()
 	receipt := g.Event(t.Context(), agent(), access.RefreshTokens, access.Facts{})
 	for range 3 {
@@ -120,7 +120,7 @@ func TestReceiptMayBeAwaitedTwice(t *testing.T) {
 // A refusal is durable before the caller hears of it.
 func TestRefusalsAreWrittenFirst(t *testing.T) {
 	log := &memory{}
-	g := access.NewGuard(log, time.Now)
+	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 	defer g.Close()
 	_, err := g.Check(t.Context(), agent(), access.GetResourceOauth2Token, access.Facts{Workload: "v"})
 	wantCode(t, "not paired", err, fault.Denied)
@@ -138,7 +138,7 @@ func TestRefusalsAreWrittenFirst(t *testing.T) {
 
 func TestNothingIsReleasedWithoutItsRecord(t *testing.T) {
 	log := &memory{err: errDisk}
-	g := access.NewGuard(log, time.Now)
+	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 	defer g.Close()
 	receipt, err := g.Check(t.Context(), agent(), access.GetResourceOauth2Token, access.Facts{Workload: "w"})
 	must(t, err)
@@ -157,7 +157,7 @@ func TestNothingIsReleasedWithoutItsRecord(t *testing.T) {
 // After a write of unknown outcome the same writer and sequence must not be used for another record.
 func TestFailedWriteStartsAnotherChain(t *testing.T) {
 	log := &memory{}
-	g := access.NewGuard(log, time.Now)
+	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 	defer g.Close()
 	write := func() error {
 		return g.Event(t.Context(), agent(), access.RefreshTokens, access.Facts{}).Wait(t.Context())
@@ -181,7 +181,7 @@ func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		log := &memory{gate: gate}
-		g := access.NewGuard(log, time.Now)
+		g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 		first := g.Event(t.Context(), agent(), "first", access.Facts{})
 		synctest.Wait() // the writer is inside Append
 		var all sync.WaitGroup
@@ -209,7 +209,7 @@ func TestStalledTrailHoldsCallersBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		log := &memory{gate: gate}
-		g := access.NewGuard(log, time.Now)
+		g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 		g.Event(t.Context(), agent(), "first", access.Facts{})
 		synctest.Wait()
 		receipts := make([]access.Receipt, 1024)
@@ -239,7 +239,7 @@ func TestStalledTrailHoldsCallersBack(t *testing.T) {
 func TestWriteIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &memory{gate: make(chan struct{})}
-		g := access.NewGuard(log, time.Now)
+		g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 		start := time.Now()
 		wantCode(t, "a store that hangs", g.Event(t.Context(), agent(), "x", access.Facts{}).Wait(t.Context()), fault.Unavailable)
 		if d := time.Since(start); d != 15*time.Second {
@@ -254,7 +254,7 @@ func TestCloseDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		log := &memory{gate: gate}
-		g := access.NewGuard(log, time.Now)
+		g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 		var receipts []access.Receipt
 		for range 50 {
 			receipts = append(receipts, g.Event(t.Context(), agent(), "x", access.Facts{}))
@@ -284,7 +284,7 @@ func TestCloseDrains(t *testing.T) {
 // Many callers, failures among them, and a Close in the middle: each is told the truth about its own record.
 func TestConcurrency(t *testing.T) {
 	log := &memory{}
-	g := access.NewGuard(log, time.Now)
+	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})
 	var mu sync.Mutex
 	written := map[int64]bool{}
 	var all sync.WaitGroup

@@ -1,5 +1,7 @@
 package access
 
+import "iter"
+
 // The operations that the rule table knows. Their names are the wire's.
 const (
 	CreateWorkloadIdentity Action = "CreateWorkloadIdentity"
@@ -62,6 +64,57 @@ const (
 	DisableAccessKey    Action = "DisableAccessKey"
 	ListAuditRecords    Action = "ListAuditRecords"
 
+	CreateWorkloadIssuer                Action = "CreateWorkloadIssuer"
+	DeleteWorkloadIssuer                Action = "DeleteWorkloadIssuer"
+	CreateFederationRule                Action = "CreateFederationRule"
+	DeleteFederationRule                Action = "DeleteFederationRule"
+	PutPolicy                           Action = "PutPolicy"
+	DeletePolicy                        Action = "DeletePolicy"
+	DisableWorkloadIdentity             Action = "DisableWorkloadIdentity"
+	EnableWorkloadIdentity              Action = "EnableWorkloadIdentity"
+	DisableUser                         Action = "DisableUser"
+	EnableUser                          Action = "EnableUser"
+	DisableTrustedIssuer                Action = "DisableTrustedIssuer"
+	EnableTrustedIssuer                 Action = "EnableTrustedIssuer"
+	DisableCredentialProvider           Action = "DisableCredentialProvider"
+	EnableCredentialProvider            Action = "EnableCredentialProvider"
+	RevokeAccess                        Action = "RevokeAccess"
+	EraseUser                           Action = "EraseUser"
+	CreateAuditCheckpoint               Action = "CreateAuditCheckpoint"
+	PruneAudit                          Action = "PruneAudit"
+	SetCeilings                         Action = "SetCeilings"
+	RotateSigningKey                    Action = "RotateSigningKey"
+	ListWorkloadIssuers                 Action = "ListWorkloadIssuers"
+	ListFederationRules                 Action = "ListFederationRules"
+	GetPolicy                           Action = "GetPolicy"
+	ListPolicies                        Action = "ListPolicies"
+	ValidatePolicy                      Action = "ValidatePolicy"
+	SimulateDecision                    Action = "SimulateDecision"
+	ExplainDecision                     Action = "ExplainDecision"
+	FindWhoCan                          Action = "FindWhoCan"
+	ListStandings                       Action = "ListStandings"
+	GetRevocation                       Action = "GetRevocation"
+	ListAuditCheckpoints                Action = "ListAuditCheckpoints"
+	VerifyAudit                         Action = "VerifyAudit"
+	GetCeilings                         Action = "GetCeilings"
+	ListSigningKeys                     Action = "ListSigningKeys"
+	GetWorkloadAccessTokenForDelegation Action = "GetWorkloadAccessTokenForDelegation"
+	ExchangeToken                       Action = "ExchangeToken"
+	CreateDelegation                    Action = "CreateDelegation"
+	ListDelegations                     Action = "ListDelegations"
+	EndDelegation                       Action = "EndDelegation"
+	IntrospectToken                     Action = "IntrospectToken"
+	RevokeToken                         Action = "RevokeToken"
+	CreateAccount                       Action = "CreateAccount"
+	ListAccounts                        Action = "ListAccounts"
+	UpdateAccount                       Action = "UpdateAccount"
+	DisableAccount                      Action = "DisableAccount"
+	EnableAccount                       Action = "EnableAccount"
+	RotateRootKey                       Action = "RotateRootKey"
+
+	// AssumeRole is what a federated workload does: its own token for the rights of a principal.
+	AssumeRole Action = "AssumeRoleWithWebIdentity"
+
 	// Events without a caller of the API: the user's browser, and the broker's own steps.
 	Authorize     Action = "Authorize"     // the browser opened the authorization URL
 	Callback      Action = "Callback"      // the provider sent the browser back
@@ -69,72 +122,141 @@ const (
 	RefreshTokens Action = "RefreshTokens" // a refresh token was used
 )
 
-// rule names who may perform an action besides root.
-type rule struct {
-	admin, auditor bool
-	paired         Role // this role may, for workload identities that the caller is paired with
-	assertsUser    bool // the caller names the user itself: only for workload identities that accept that
+// Rule names who may perform an action besides root, where there are no policies. What a role's rights are, and what no
+// policy can change, both come from it.
+type Rule struct {
+	Admin, Auditor bool
+	Paired         Role // this role may, for workload identities that the caller is paired with
+	AssertsUser    bool // the caller names the user itself: only for workload identities that accept that
+	Anyone         bool // every principal of the account may: what it learns or ends, it has already
 }
 
-// rules is the fixed table. An action that is not in it is denied to everybody but root; an action unknown to the
-// product never reaches the Guard. A later policy engine takes this table's place.
-func rules(a Action) (rule, bool) {
-	switch a {
-	case CreateWorkloadIdentity, UpdateWorkloadIdentity, DeleteWorkloadIdentity,
-		CreateOauth2CredentialProvider, UpdateOauth2CredentialProvider, DeleteOauth2CredentialProvider,
-		CreateTrustedIssuer, DeleteTrustedIssuer,
-		CreatePrincipal, EnablePrincipal, DisablePrincipal,
-		CreateAccessKey, EnableAccessKey, DisableAccessKey,
-		CreateAPIKeyCredentialProvider, UpdateAPIKeyCredentialProvider, DeleteAPIKeyCredentialProvider,
-		SetTokenVaultCMK, ResetTokenVaultKeyMaterial, TagResource, UntagResource,
-		AddReturnURL, RemoveReturnURL, RestoreWorkloadIdentity, RevokeConnection, DeleteConnection, TransferConnection,
-		TestProvider, SetIssuerLogin:
-		return rule{admin: true}, true
-	case GetWorkloadIdentity, ListWorkloadIdentities, GetOauth2CredentialProvider, ListOauth2CredentialProviders,
-		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords,
-		GetAPIKeyCredentialProvider, ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource,
-		ListConnections, GetConnection, ListVendors:
-		return rule{admin: true, auditor: true}, true
-	case GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token, GetResourceAPIKey, ReportTokenInvalid,
-		DescribeUser, GetUserInfo:
-		return rule{paired: Agent}, true
-	case GetWorkloadAccessTokenForUserID:
-		return rule{paired: Agent, assertsUser: true}, true
-	case CompleteResourceTokenAuth:
-		return rule{paired: ConsentApp}, true
+// Rules returns each action that is not root's alone, with its rule. The built-in policies and the schema of all
+// policies are held against it.
+func Rules() iter.Seq2[Action, Rule] {
+	return func(yield func(Action, Rule) bool) {
+		for _, a := range ruled() {
+			if r, known := RuleOf(a); !known || !yield(a, r) {
+				return
+			}
+		}
 	}
-	return rule{}, false
 }
 
-// decide applies the table. The second result names the rule that decided, for the record; the third tells the
-// caller what is missing when the answer is no.
-func decide(c Caller, a Action, f Facts) (allow bool, by, missing string) {
+// ruled lists the actions of RuleOf.
+func ruled() []Action {
+	return []Action{
+		CreateWorkloadIdentity, UpdateWorkloadIdentity, DeleteWorkloadIdentity, CreateOauth2CredentialProvider,
+		UpdateOauth2CredentialProvider, DeleteOauth2CredentialProvider, CreateTrustedIssuer, DeleteTrustedIssuer,
+		CreatePrincipal, EnablePrincipal, DisablePrincipal, CreateAccessKey, EnableAccessKey, DisableAccessKey,
+		CreateAPIKeyCredentialProvider, UpdateAPIKeyCredentialProvider, DeleteAPIKeyCredentialProvider, SetTokenVaultCMK,
+		ResetTokenVaultKeyMaterial, TagResource, UntagResource, AddReturnURL, RemoveReturnURL, RestoreWorkloadIdentity,
+		RevokeConnection, DeleteConnection, TransferConnection, TestProvider, SetIssuerLogin, CreateWorkloadIssuer,
+		DeleteWorkloadIssuer, CreateFederationRule, DeleteFederationRule, PutPolicy, DeletePolicy,
+		DisableWorkloadIdentity, EnableWorkloadIdentity, DisableUser, EnableUser, DisableTrustedIssuer,
+		EnableTrustedIssuer, DisableCredentialProvider, EnableCredentialProvider, RevokeAccess, EraseUser,
+		CreateAuditCheckpoint, PruneAudit, SetCeilings, RotateSigningKey, GetWorkloadIdentity, ListWorkloadIdentities,
+		GetOauth2CredentialProvider, ListOauth2CredentialProviders, ListTrustedIssuers, ListPrincipals, ListAccessKeys,
+		ListAuditRecords, GetAPIKeyCredentialProvider, ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource,
+		ListConnections, GetConnection, ListWorkloadIssuers, ListFederationRules, GetPolicy, ListPolicies, ValidatePolicy,
+		SimulateDecision, ExplainDecision, FindWhoCan, ListStandings, GetRevocation, ListAuditCheckpoints, VerifyAudit,
+		GetCeilings, ListSigningKeys, ListVendors, GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token,
+		GetResourceAPIKey, ReportTokenInvalid, DescribeUser, GetUserInfo, GetWorkloadAccessTokenForDelegation,
+		ExchangeToken, GetWorkloadAccessTokenForUserID, CompleteResourceTokenAuth, CreateDelegation, ListDelegations,
+		EndDelegation, IntrospectToken, RevokeToken,
+	}
+}
+
+// RuleOf is the fixed table. An action that is not in it is denied to everybody but root, whatever policies say; an
+// action unknown to the product never reaches the Guard.
+func RuleOf(a Action) (Rule, bool) {
+	switch a {
+	case CreateWorkloadIdentity, UpdateWorkloadIdentity, DeleteWorkloadIdentity, CreateOauth2CredentialProvider,
+		UpdateOauth2CredentialProvider, DeleteOauth2CredentialProvider, CreateTrustedIssuer, DeleteTrustedIssuer,
+		CreatePrincipal, EnablePrincipal, DisablePrincipal, CreateAccessKey, EnableAccessKey, DisableAccessKey,
+		CreateAPIKeyCredentialProvider, UpdateAPIKeyCredentialProvider, DeleteAPIKeyCredentialProvider, SetTokenVaultCMK,
+		ResetTokenVaultKeyMaterial, TagResource, UntagResource, AddReturnURL, RemoveReturnURL, RestoreWorkloadIdentity,
+		RevokeConnection, DeleteConnection, TransferConnection, TestProvider, SetIssuerLogin, CreateWorkloadIssuer,
+		DeleteWorkloadIssuer, CreateFederationRule, DeleteFederationRule, PutPolicy, DeletePolicy,
+		DisableWorkloadIdentity, EnableWorkloadIdentity, DisableUser, EnableUser, DisableTrustedIssuer,
+		EnableTrustedIssuer, DisableCredentialProvider, EnableCredentialProvider, RevokeAccess, EraseUser,
+		CreateAuditCheckpoint, PruneAudit, SetCeilings, RotateSigningKey:
+		return Rule{Admin: true}, true
+	case GetWorkloadIdentity, ListWorkloadIdentities, GetOauth2CredentialProvider, ListOauth2CredentialProviders,
+		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords, GetAPIKeyCredentialProvider,
+		ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource, ListConnections, GetConnection,
+		ListWorkloadIssuers, ListFederationRules, GetPolicy, ListPolicies, ValidatePolicy, SimulateDecision,
+		ExplainDecision, FindWhoCan, ListStandings, GetRevocation, ListAuditCheckpoints, VerifyAudit, GetCeilings,
+		ListSigningKeys, ListVendors:
+		return Rule{Admin: true, Auditor: true}, true
+	case GetWorkloadAccessToken, GetWorkloadAccessTokenForJWT, GetResourceOauth2Token, GetResourceAPIKey,
+		ReportTokenInvalid, DescribeUser, GetUserInfo, GetWorkloadAccessTokenForDelegation, ExchangeToken:
+		return Rule{Paired: Agent}, true
+	case GetWorkloadAccessTokenForUserID:
+		return Rule{Paired: Agent, AssertsUser: true}, true
+	case CompleteResourceTokenAuth:
+		return Rule{Paired: ConsentApp}, true
+	case CreateDelegation:
+		return Rule{Paired: ConsentApp}, true
+	case ListDelegations, EndDelegation:
+		return Rule{Admin: true, Paired: ConsentApp}, true
+	case IntrospectToken, RevokeToken:
+		return Rule{Anyone: true}, true
+	}
+	return Rule{}, false
+}
+
+// Gate decides what no policy can change, and says so by its second result: a request without a caller, root's rights,
+// the actions that are root's alone, and that only a principal with the right role, paired with the workload identity,
+// acts for it. So no policy can let an administrator release tokens, or an agent confirm its own consent, and none can lock
+// root out.
+func Gate(c Caller, a Action, f Facts) (Decision, bool) {
 	if c.Account == "" || c.Principal == "" {
-		return false, "no-caller", "an authenticated caller"
+		return Decision{By: "no-caller", Missing: "an authenticated caller"}, true
 	}
 	if c.Has(Root) {
-		return true, "role:root", ""
+		return Decision{Allow: true, By: "role:root"}, true
 	}
-	r, known := rules(a)
+	r, known := RuleOf(a)
 	switch {
 	case !known:
-		return false, "default-deny", "the role root"
-	case r.admin && c.Has(Admin):
-		return true, "role:admin", ""
-	case r.auditor && c.Has(Auditor):
-		return true, "role:auditor", ""
-	case r.paired != "" && c.Has(r.paired):
-		if !c.PairedWith(f.Workload) {
-			return false, "not-paired", "a pairing of the principal with the workload identity"
-		}
-		if r.assertsUser && !f.Assertable {
-			return false, "users-not-assertable", "the tag tabard:assurance=asserted on the workload identity, which an administrator sets"
-		}
-		return true, "role:" + string(r.paired), ""
-	case r.paired != "":
-		return false, "default-deny", "the role " + string(r.paired)
-	case r.auditor:
-		return false, "default-deny", "the role admin or auditor"
+		return Decision{By: "default-deny", Missing: "the role root"}, true
+	case r.Paired == "" || r.Admin && c.Has(Admin):
+		return Decision{}, false
+	case !c.Has(r.Paired):
+		return Decision{By: "default-deny", Missing: "the role " + string(r.Paired)}, true
+	case !c.PairedWith(f.Workload):
+		return Decision{By: "not-paired", Missing: "a pairing of the principal with the workload identity"}, true
+	case r.AssertsUser && !f.Assertable:
+		return Decision{By: "users-not-assertable", Missing: "the tag tabard:assurance=asserted on the workload identity, which an administrator sets"}, true
 	}
-	return false, "default-deny", "the role admin"
+	return Decision{}, false
+}
+
+// ActsFor reports whether the caller of the action acts for the workload identity that the facts name: the action is done
+// for one, and the caller is paired with it.
+func ActsFor(c Caller, a Action, f Facts) bool {
+	r, known := RuleOf(a)
+	return known && r.Paired != "" && f.Workload != "" && c.PairedWith(f.Workload)
+}
+
+// decide applies the table.
+func decide(c Caller, a Action, f Facts) Decision {
+	if d, decided := Gate(c, a, f); decided {
+		return d
+	}
+	r, _ := RuleOf(a)
+	switch {
+	case r.Anyone:
+		return Decision{Allow: true, By: "any-principal"}
+	case r.Admin && c.Has(Admin):
+		return Decision{Allow: true, By: "role:admin"}
+	case r.Auditor && c.Has(Auditor):
+		return Decision{Allow: true, By: "role:auditor"}
+	case r.Paired != "" && c.Has(r.Paired):
+		return Decision{Allow: true, By: "role:" + string(r.Paired)}
+	case r.Auditor:
+		return Decision{By: "default-deny", Missing: "the role admin or auditor"}
+	}
+	return Decision{By: "default-deny", Missing: "the role admin"}
 }

@@ -16,34 +16,54 @@ import (
 
 	"github.com/tabard-id/tabard/api"
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
+	"github.com/tabard-id/tabard/internal/audit"
 	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/ceiling"
+	"github.com/tabard-id/tabard/internal/exchange"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/policy"
+	"github.com/tabard-id/tabard/internal/revocation"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
 // Config is what the operations need.
 type Config struct {
-	Identity *identity.Service
-	Broker   *broker.Broker
-	Guard    *access.Guard
-	Audit    access.Reader
-	Region   string
-	Now      func() time.Time
-	Log      *slog.Logger
-	Observe  func(route string, status int, took time.Duration) // for metrics; may be nil
+	Identity   *identity.Service
+	Federation *federation.Service
+	Exchange   *exchange.Service
+	Accounts   *accounts.Service
+	Admission  *Admission // nil for one of its own
+	Broker     *broker.Broker
+	Policies   *policy.Service
+	Revocation *revocation.Service
+	Ceilings   *ceiling.Service
+	Guard      *access.Guard
+	Audit      access.Reader
+	Trail      *audit.Service
+	Region     string
+	Now        func() time.Time
+	Log        *slog.Logger
+	Observe    func(route string, status int, took time.Duration) // for metrics; may be nil
 }
 
 type server struct {
 	Config
-	verifier *Verifier
-	mux      *http.ServeMux
+	verifier  *Verifier
+	admission *Admission
+	mux       *http.ServeMux
 }
 
 // New returns the handler of every operation. It answers what it does not know with UnknownOperationException.
 func New(c Config) http.Handler {
 	s := &server{Config: c, mux: http.NewServeMux()}
-	s.verifier = NewVerifier(VerifierConfig{Region: c.Region, Now: c.Now, Find: c.Identity.Credential})
+	s.verifier = NewVerifier(VerifierConfig{Region: c.Region, Now: c.Now, Find: c.Identity.Credential, Session: s.Federation.Credential})
+	if s.admission = c.Admission; s.admission == nil {
+		s.admission = NewAdmission(c.Accounts, c.Now)
+	}
+	s.accountRoutes()
 	s.workloadRoutes()
 	s.providerRoutes()
 	s.providerTestRoutes()
@@ -59,8 +79,16 @@ func New(c Config) http.Handler {
 	s.absentRoutes()
 	s.restoreRoutes()
 	s.stsRoute()
+	s.federationRoutes()
+	s.containerRoutes()
 	s.userRoutes()
 	s.connectionRoutes()
+	s.standingRoutes()
+	s.ceilingRoutes()
+	s.delegationRoutes()
+	s.revocationRoutes()
+	s.keyRotationRoutes()
+	s.cedarRoutes()
 	s.mux.HandleFunc("/", s.unknown)
 	return s.mux
 }
@@ -97,7 +125,7 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 			if err != nil {
 				return nil, err
 			}
-			if caller, err = s.verifier.Verify(r, body); err != nil {
+			if caller, err = s.enter(w, r, body); err != nil {
 				return nil, err
 			}
 			q, err := dec.decode(body)
@@ -156,6 +184,9 @@ func (s *server) log(r *http.Request, op api.Operation, caller access.Caller, su
 	attrs = append(attrs, "method", clip(r.Method), "route", op.Path, "status", status, "code", string(fault.CodeOf(err)),
 		"latency_ms", float64(s.Now().Sub(start).Microseconds())/1000, "principal", caller.Name, "access_key", caller.AccessKey,
 		"request_id", access.RequestID(r.Context()), "remote", r.RemoteAddr)
+	if id := traceID(r.Header); id != "" {
+		attrs = append(attrs, "trace_id", id)
+	}
 	attrs = append(attrs, subject...)
 	if err != nil {
 		attrs = append(attrs, "error", err.Error())

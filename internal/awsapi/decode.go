@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,8 @@ type plan struct {
 	typ    reflect.Type
 	elem   *plan                // of a list or map
 	fields map[string]fieldPlan // of a structure
+
+	instant bool // an api.Timestamp
 }
 
 type fieldPlan struct {
@@ -96,6 +99,10 @@ func planOf(t reflect.Type) *plan {
 		p.ptr, p.typ = true, t.Elem()
 	}
 	p.kind = p.typ.Kind()
+	if p.typ == reflect.TypeFor[api.Timestamp]() {
+		p.instant = true
+		return p
+	}
 	switch p.kind {
 	case reflect.String, reflect.Bool, reflect.Int, reflect.Int64:
 	case reflect.Slice, reflect.Map:
@@ -197,6 +204,9 @@ func (s *scanner) value(p *plan, v reflect.Value) *bad {
 	if p.ptr {
 		v.Set(reflect.New(p.typ))
 		v = v.Elem()
+	}
+	if p.instant {
+		return s.instant(v)
 	}
 	switch p.kind {
 	case reflect.Struct:
@@ -358,6 +368,21 @@ func (s *scanner) integer(v reflect.Value) *bad {
 		return &bad{message: "must be an integer"}
 	}
 	v.SetInt(n)
+	return nil
+}
+
+// instant reads a number of seconds since 1970, with milliseconds as its fraction.
+func (s *scanner) instant(v reflect.Value) *bad {
+	s.skipSpace()
+	start := s.pos
+	for s.pos < len(s.data) && strings.IndexByte("+-.0123456789Ee", s.data[s.pos]) >= 0 {
+		s.pos++
+	}
+	var at api.Timestamp
+	if number := s.data[start:s.pos]; !json.Valid(number) || at.UnmarshalJSON(number) != nil {
+		return &bad{message: "must be a number of seconds since 1970"}
+	}
+	v.Set(reflect.ValueOf(at))
 	return nil
 }
 

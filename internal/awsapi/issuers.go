@@ -13,6 +13,7 @@ func (s *server) issuerRoutes() {
 		i, err := s.Identity.CreateIssuer(ctx, c, identity.Issuer{
 			URL: q.Issuer, Audiences: q.Audiences, ClientIDs: q.ClientIDs, TokenUse: identity.TokenUse(q.TokenUse), Workloads: q.Workloads,
 			Claims: q.Claims, SubjectClaim: q.SubjectClaim, JWKSURI: q.JWKSURI, JWKS: []byte(q.JWKS), UserInfo: q.Userinfo,
+			PolicyClaims: q.PolicyClaims,
 		})
 		if err != nil {
 			return nil, err
@@ -47,7 +48,7 @@ func issuerOf(i identity.Issuer) api.TrustedIssuer {
 	a := api.TrustedIssuer{
 		Issuer: i.URL, Audiences: i.Audiences, ClientIDs: i.ClientIDs, TokenUse: api.TokenUse(i.TokenUse), Workloads: i.Workloads, Claims: i.Claims,
 		SubjectClaim: i.SubjectClaim, JWKSURI: i.JWKSURI, JWKSSource: api.JwksSourceDiscovery, Userinfo: i.UserInfo, Source: api.IssuerSourceAPI,
-		CreatedTime: api.At(i.Created),
+		CreatedTime: api.At(i.Created), PolicyClaims: i.PolicyClaims,
 	}
 	switch {
 	case len(i.JWKS) > 0:

@@ -91,6 +91,9 @@ func principalOf(p identity.Principal) *api.Principal {
 
 func keyOf(k identity.AccessKey) *api.AccessKey {
 	a := &api.AccessKey{AccessKeyID: k.ID, PrincipalName: k.Owner, Status: api.AccessKeyStatusActive, CreatedTime: api.At(k.Created)}
+	if !k.LastUsed.IsZero() {
+		a.LastUsedTime = api.At(k.LastUsed)
+	}
 	if k.Disabled {
 		a.Status = api.AccessKeyStatusDisabled
 	}

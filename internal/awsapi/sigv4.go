@@ -36,6 +36,9 @@ type VerifierConfig struct {
 	// disabled; it is asked for every request, so that disabling takes effect. A signing key derived from a secret is
 	// used only as long as the credential's Version stays the same, and the secret is opened only where none is cached.
 	Find func(ctx context.Context, accessKeyID string) (identity.Credential, error)
+	// Session finds session credentials by the id of their access key and the token in X-Amz-Security-Token. It MUST fail
+	// with fault.SignatureUnknown for a token that is not of this key. nil means that there are none.
+	Session func(ctx context.Context, accessKeyID string, token secret.Text) (identity.Credential, error)
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
 	// Service is the only service that a signature may name, bedrock-agentcore by default.
@@ -52,6 +55,7 @@ type Verifier struct {
 	region  string
 	service string
 	find    func(ctx context.Context, accessKeyID string) (identity.Credential, error)
+	session func(ctx context.Context, accessKeyID string, token secret.Text) (identity.Credential, error)
 	now     func() time.Time
 	dummy   identity.Credential
 	cache   signingKeys
@@ -67,7 +71,7 @@ func NewVerifier(cfg VerifierConfig) *Verifier {
 	}
 	dummy := secret.New(rand.Text())
 	return &Verifier{
-		region: cfg.Region, service: cfg.Service, find: cfg.Find, now: cfg.Now,
+		region: cfg.Region, service: cfg.Service, find: cfg.Find, session: cfg.Session, now: cfg.Now,
 		dummy: identity.Credential{Secret: func(context.Context) (secret.Text, error) { return dummy, nil }},
 	}
 }
@@ -106,8 +110,8 @@ func (v *Verifier) parse(r *http.Request) (*signature, error) {
 	if err := sig.checkSigned(r.Header); err != nil {
 		return nil, err
 	}
-	if len(r.Header["X-Amz-Security-Token"]) > 0 {
-		return nil, fault.New(fault.SignatureUnknown, "the session token in x-amz-security-token is not of this server")
+	if n := len(r.Header["X-Amz-Security-Token"]); n > 1 {
+		return nil, fault.New(fault.SignatureInvalid, "the request has %d X-Amz-Security-Token headers", n)
 	}
 	return sig, nil
 }
@@ -150,7 +154,7 @@ func (v *Verifier) verify(r *http.Request, sig *signature, body []byte) (access.
 		return access.Caller{}, err
 	}
 	ctx := r.Context()
-	cred, unknown := v.find(ctx, sig.accessKey)
+	cred, unknown := v.credential(r, sig.accessKey)
 	known := unknown == nil
 	if !known {
 		if !errors.Is(unknown, fault.SignatureUnknown) {
@@ -171,7 +175,22 @@ func (v *Verifier) verify(r *http.Request, sig *signature, body []byte) (access.
 	case !matches:
 		return access.Caller{}, fault.New(fault.SignatureInvalid, "the signature does not match: check the secret access key, and that no proxy changes host, path, headers or body")
 	}
+	if cred.Used != nil {
+		cred.Used()
+	}
 	return cred.Caller, nil
+}
+
+// credential finds what the access key is: the header of a session token, which checkSigned has seen to be signed, says where.
+func (v *Verifier) credential(r *http.Request, accessKey string) (identity.Credential, error) {
+	tokens, ok := r.Header["X-Amz-Security-Token"]
+	switch {
+	case !ok:
+		return v.find(r.Context(), accessKey)
+	case v.session == nil:
+		return identity.Credential{}, fault.New(fault.SignatureUnknown, "the session token in x-amz-security-token is not of this server")
+	}
+	return v.session(r.Context(), accessKey, secret.New(tokens[0]))
 }
 
 func checkBodyHash(headers []string, bodyHash []byte) error {

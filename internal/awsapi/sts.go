@@ -11,8 +11,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// What sts:GetCallerIdentity is: AWS's query protocol, which Terraform asks before all else. There is no other
-// operation of STS here, as there are no temporary credentials.
+// What sts:GetCallerIdentity is: AWS's query protocol, which Terraform asks before all else. The only other operation of STS
+// here is AssumeRoleWithWebIdentity (stsfederation.go).
 const (
 	stsService = "sts"
 	stsAction  = "GetCallerIdentity"
@@ -43,7 +43,7 @@ type stsError struct {
 // stsRoute serves the query protocol at "/". No XML is read, so there are no entities to expand (threat F11). It needs
 // no right: it tells callers who they are, which their signature proved.
 func (s *server) stsRoute() {
-	verifier := NewVerifier(VerifierConfig{Region: s.Region, Now: s.Now, Find: s.Identity.Credential, Service: stsService})
+	verifier := NewVerifier(VerifierConfig{Region: s.Region, Now: s.Now, Find: s.Identity.Credential, Session: s.Federation.Credential, Service: stsService})
 	op := api.Operation{Name: stsAction, Method: http.MethodPost, Path: "/"}
 	s.mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) {
 		// A request whose path is not canonical comes here rewritten, and what is no form is of another protocol.
@@ -52,7 +52,16 @@ func (s *server) stsRoute() {
 			return
 		}
 		start := s.Now()
-		caller, code, err := s.whoAsks(w, r, verifier)
+		body, err := readBody(w, r)
+		if form, ok := isAssume(body); ok && err == nil {
+			s.serveAssume(w, r, form, start)
+			return
+		}
+		var caller access.Caller
+		var code string
+		if err == nil {
+			caller, code, err = s.whoAsks(w, r, body, verifier)
+		}
 		status := http.StatusOK
 		if err == nil {
 			writeXML(w, r, status, &callerIdentity{
@@ -70,12 +79,9 @@ func (s *server) stsRoute() {
 }
 
 // whoAsks verifies the request. code is set where the form asks for something else.
-func (s *server) whoAsks(w http.ResponseWriter, r *http.Request, v *Verifier) (caller access.Caller, code string, err error) {
-	body, err := readBody(w, r)
-	if err != nil {
-		return caller, "", err
-	}
-	if caller, err = v.Verify(r, body); err != nil {
+func (s *server) whoAsks(w http.ResponseWriter, r *http.Request, body []byte, v *Verifier) (caller access.Caller, code string, err error) {
+	caller, err = v.Verify(r, body)
+	if caller, err = s.admission.Admit(w, r, caller, err); err != nil {
 		return caller, "", err
 	}
 	form, err := url.ParseQuery(string(body))
@@ -83,7 +89,7 @@ func (s *server) whoAsks(w http.ResponseWriter, r *http.Request, v *Verifier) (c
 		return caller, "MalformedQueryString", fault.Wrap(fault.Invalid, err, "the body is not a form")
 	}
 	if a, ver := form["Action"], form["Version"]; len(form) != 2 || len(a) != 1 || len(ver) != 1 || a[0] != stsAction || ver[0] != stsVersion {
-		return caller, "InvalidAction", fault.New(fault.Invalid, "this server knows the action %s of version %s and no other", stsAction, stsVersion)
+		return caller, "InvalidAction", fault.New(fault.Invalid, "this server knows the actions %s and %s of version %s and no other", stsAction, assumeAction, stsVersion)
 	}
 	return caller, "", nil
 }

@@ -178,20 +178,29 @@ func (b *Broker) APIKey(ctx context.Context, caller access.Caller, wat secret.Te
 	token, workload, err := b.identity.OpenToken(ctx, caller.Account, wat)
 	if err != nil {
 		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, action, "token-refused", f, err)
+			err = b.guard.Refuse(ctx, caller, action, "token-refused", f, identity.Tell(caller, err))
 		}
 		return secret.Text{}, err
 	}
 	f.Workload, f.WorkloadUID, f.UserRef = workload.Name, workload.UID, token.UserRef
-	f.Asserted = token.User.Kind == identity.UIDUser
+	f.Asserted, f.User = token.User.Kind == identity.UIDUser, token.UserFacts()
+	if f.Through, err = b.through(ctx, token); err != nil {
+		return secret.Text{}, err
+	}
 	if token.Expired {
 		return secret.Text{}, b.guard.Refuse(ctx, caller, action, "token-expired", f, errTokenExpired())
 	}
 	p, missing := b.findAPIKey(ctx, caller.Account, provider)
-	refused := missing == nil && f.Asserted && p.Tags[TagAssurance] == identity.Verified
-	f.Outcome = "released"
-	if missing != nil || refused {
-		f.Outcome = "error"
+	var rule string
+	var refused error
+	if missing == nil {
+		if rule, refused, err = b.refusesKey(ctx, token, p); err != nil {
+			return secret.Text{}, err
+		}
+	}
+	f.Outcome, f.Released = "released", true
+	if missing != nil || refused != nil {
+		f.Outcome, f.Released = "error", false
 	}
 	receipt, err := b.guard.Check(ctx, caller, action, f) // before it is told what exists
 	switch {
@@ -202,10 +211,9 @@ func (b *Broker) APIKey(ctx context.Context, caller access.Caller, wat secret.Te
 			return secret.Text{}, err
 		}
 		return secret.Text{}, missing
-	case refused:
+	case refused != nil:
 		f.Outcome = "refused"
-		return secret.Text{}, b.guard.Refuse(ctx, caller, action, "assurance", f, fault.New(fault.Denied,
-			"API-key provider %s serves only verified users (tag %s=verified), and this workload access token names an asserted user id", provider, TagAssurance))
+		return secret.Text{}, b.guard.Refuse(ctx, caller, action, rule, f, refused)
 	}
 	key, err := b.vault.Open(ctx, p.keyRef(), p.Key)
 	if err != nil {
@@ -215,4 +223,26 @@ func (b *Broker) APIKey(ctx context.Context, caller access.Caller, wat secret.Te
 		return secret.Text{}, err
 	}
 	return key, nil
+}
+
+// refusesKey returns why a key is not for the user of the token, whoever the agent is, and by which rule; nil where it is.
+// The third result says that it cannot be known.
+func (b *Broker) refusesKey(ctx context.Context, t identity.Token, p APIKeyProvider) (rule string, because, err error) {
+	down, err := b.providerDown(ctx, t.Account, p.UID, p.Name)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case down != nil:
+		return "provider-disabled", down, nil
+	case t.Asserted() && p.Tags[TagAssurance] == identity.Verified:
+		return "assurance", fault.New(fault.Denied, "API-key provider %s serves only verified users (tag %s=verified), and this workload access token "+
+			"names an asserted user id", p.Name, TagAssurance), nil
+	}
+	if id := t.Delegation(); id != "" {
+		_, granted, err := b.identity.Delegated(ctx, t, p.UID)
+		if err != nil || !granted {
+			return "delegation", notDelegated(id, p.Name), err
+		}
+	}
+	return "", nil, nil
 }

@@ -89,23 +89,12 @@ func (b *Broker) completable(ctx context.Context, caller access.Caller, session 
 // confirm holds the presented user against the flow's. The comparison is of verified identities, not of token texts:
 // a fresh token of the same user is as good as the first.
 func (b *Broker) confirm(ctx context.Context, caller access.Caller, flow Flow, u UserIdentifier) error {
-	var who identity.User
-	switch {
-	case flow.UserKind == string(identity.JWTUser) && u.Token.IsZero():
-		return ending(EndFailed, "", "it was begun for a user known by a token, so userIdentifier must be a userToken")
-	case flow.UserKind == string(identity.UIDUser) && u.ID == "":
-		return ending(EndFailed, "", "it was begun for a user known by an id, so userIdentifier must be a userId")
-	case flow.UserKind == string(identity.JWTUser):
-		verified, err := b.identity.VerifyUser(ctx, flow.Account, flow.WorkloadName, u.Token)
-		if err != nil {
-			return err
-		}
-		who = verified.User
-	default:
-		var err error
-		if who, err = identity.AssertedUser(u.ID); err != nil {
-			return err
-		}
+	who, err := b.presented(ctx, flow, u)
+	if errors.Is(err, fault.Denied) || errors.Is(err, fault.Unauthenticated) {
+		return b.guard.Refuse(ctx, caller, access.CompleteResourceTokenAuth, "user-identifier", flow.facts("refused", ""), err)
+	}
+	if err != nil {
+		return err
 	}
 	ref, err := b.identity.UserRef(ctx, flow.Account, who)
 	if err != nil {
@@ -122,6 +111,20 @@ func (b *Broker) confirm(ctx context.Context, caller access.Caller, flow Flow, u
 	}
 	facts := flow.facts("wrong_user", "finished by "+ref)
 	return b.guard.Refuse(ctx, caller, access.CompleteResourceTokenAuth, "wrong-user", facts, ending(EndFailed, "", why))
+}
+
+// presented is who the identifier says that is there. It must be of the kind that the flow was begun with.
+func (b *Broker) presented(ctx context.Context, flow Flow, u UserIdentifier) (identity.User, error) {
+	switch {
+	case flow.UserKind == string(identity.JWTUser) && u.Token.IsZero():
+		return identity.User{}, ending(EndFailed, "", "it was begun for a user known by a token, so userIdentifier must be a userToken")
+	case flow.UserKind == string(identity.UIDUser) && u.ID == "":
+		return identity.User{}, ending(EndFailed, "", "it was begun for a user known by an id, so userIdentifier must be a userId")
+	case flow.UserKind == string(identity.JWTUser):
+		verified, err := b.identity.VerifyUser(ctx, flow.Account, flow.WorkloadName, u.Token)
+		return verified.User, err
+	}
+	return identity.AssertedUser(u.ID)
 }
 
 // advance takes the flow one step further. It reports true when nothing is left to do.
@@ -257,6 +260,9 @@ func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Gr
 		}
 		return b.afterConflict(ctx, flow.ID, fence, err)
 	})
+	if errors.Is(err, fault.Conflict) && fault.CodeOf(err) == fault.Conflict {
+		err = errors.Join(err, b.disown(ctx, c)) // the consent was revoked while the code was on its way
+	}
 	if err != nil {
 		return c, fault.Wrap(fault.Unavailable, err, "the token of provider %s could not be stored", p.Name)
 	}

@@ -68,6 +68,9 @@ func (b *Broker) checkReturnURL(w identity.Workload, raw string) error {
 
 // openSession starts a consent session for the union of what is asked and what had is already granted.
 func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Connection) (Outcome, error) {
+	if err := b.awake(ctx, g); err != nil {
+		return Outcome{}, err
+	}
 	if r.ReturnURL == "" {
 		err := fault.Field("resourceOauth2ReturnUrl", "You must provide a ResourceOauth2ReturnUrl to proceed with this flow")
 		if len(g.workload.ReturnURLs) == 0 && !b.dev {
@@ -163,20 +166,20 @@ func (b *Broker) openParams(ctx context.Context, f Flow) (map[string]secret.Text
 // poll answers a call that names a session: pending, the token once it is redeemed, or why there will be none. A
 // poll of somebody else's session learns nothing and changes nothing.
 func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error) {
-	f := g.facts
-	f.Resource, f.Outcome = "session", "refused"
+	polled := g
+	polled.facts.Resource = "session"
 	flow, err := b.store.FlowByID(ctx, digest("session-1", r.Session))
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return Outcome{}, err
 	}
 	if err != nil || flow.Account != g.caller.Account || flow.Workload != g.workload.UID || flow.Generation != g.workload.Generation ||
 		flow.User != g.token.UserRef || flow.Provider != g.provider.UID || r.Flow != FlowUserFederation {
-		return Outcome{}, b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, "unknown-session", f, errNoSession)
+		return Outcome{}, b.turnAway(ctx, polled, "unknown-session", errNoSession)
 	}
 	now := b.now()
 	over := !now.Before(flow.Expires)
 	if g.token.Expired && (flow.Token != g.token.Hash || over) {
-		return Outcome{}, b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, "token-expired", f, errTokenExpired())
+		return Outcome{}, b.turnAway(ctx, polled, "token-expired", errTokenExpired())
 	}
 	if r.ReturnURL != "" && r.ReturnURL != flow.ReturnURL {
 		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("resourceOauth2ReturnUrl", "differs from the one the session was opened with"))
@@ -189,8 +192,8 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 	case over:
 		return Outcome{}, b.turnAway(ctx, g, "session-expired", errExpired)
 	}
-	f.Outcome = "pending"
-	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
+	polled.facts.Outcome = "pending"
+	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, polled.facts); err != nil {
 		return Outcome{}, err
 	}
 	return b.pending(r.Session), nil
@@ -316,6 +319,9 @@ func (b *Broker) openFlow(ctx context.Context, id string) (Flow, Provider, Vendo
 	}
 	if !living {
 		return flow, Provider{}, Vendor{}, ending(EndFailed, "the agent was removed", "its workload identity was deleted")
+	}
+	if err := b.flowStands(ctx, flow); err != nil {
+		return flow, Provider{}, Vendor{}, err
 	}
 	provider, err := b.store.ProviderByUID(ctx, flow.Account, flow.Provider)
 	if err != nil && !errors.Is(err, fault.NotFound) {

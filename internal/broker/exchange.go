@@ -18,6 +18,10 @@ func (b *Broker) exchangedToken(ctx context.Context, g grounds, r Request) (Outc
 	case g.provider.OnBehalfOf == nil:
 		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow",
 			"provider %s has no onBehalfOfTokenExchangeConfig, so it exchanges no user's token", g.provider.Name))
+	case g.token.Delegation() != "":
+		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
+			"was minted under a delegation, without a token of the user's, and ON_BEHALF_OF_TOKEN_EXCHANGE needs that token: use "+
+				"USER_FEDERATION, for which the user consents by day"))
 	case g.token.User.Kind != identity.JWTUser:
 		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
 			"names no user who was proven by a token, and ON_BEHALF_OF_TOKEN_EXCHANGE needs that token: mint it with GetWorkloadAccessTokenForJWT"))

@@ -27,8 +27,12 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/store/storetest"
 	"github.com/tabard-id/tabard/internal/vault"
 )
+
+// database is what each test gets a copy of.
+var database storetest.Template
 
 const (
 	account   access.Account = "000000000000"
@@ -73,7 +77,7 @@ func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
 	w := &world{t: t, clock: &clock{at: time.Now().Truncate(time.Second)}, provider: oauthtest.New(t)}
 	var err error
 	w.dir = t.TempDir()
-	w.db, err = store.Open(t.Context(), store.Config{SQLitePath: filepath.Join(w.dir, "tabard.db")})
+	w.db, err = store.Open(t.Context(), store.Config{SQLitePath: database.In(t, w.dir)})
 	must(t, err)
 	t.Cleanup(func() { must(t, w.db.Close()) })
 	w.store = &shaky{Store: w.db, before: map[string]func() error{}, after: map[string]func() error{}}
@@ -84,7 +88,7 @@ func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
 	w.vault, err = vault.New(vault.Config{Store: w.db, Wrapper: wrapper, Region: "us-east-1", Now: w.clock.now})
 	must(t, err)
 	t.Cleanup(w.vault.Close)
-	w.guard = access.NewGuard(w.db, w.clock.now)
+	w.guard = access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: access.Table{}})
 	t.Cleanup(w.guard.Close)
 	dialer := oauth.New(oauth.Config{Dev: true, Now: w.clock.now})
 	t.Cleanup(dialer.Close)

@@ -20,38 +20,38 @@ const (
 	commitPatience = 25 * time.Second
 )
 
-// renew returns the connection with a token that has life left, and the receipt of the record that says so.
+// renew returns the connection with a token that has life left. Whether that token leaves is decided by release.
 //
 // One caller in the whole installation gets the lease and goes to the provider; the others wait and read again. The
 // attempt is journalled before the provider is called, and the result is committed only where the fence still holds.
 // It returns errConsentNeeded where only the user can help.
-func (b *Broker) renew(ctx context.Context, g grounds, r Request, c Connection) (Connection, access.Receipt, error) {
+func (b *Broker) renew(ctx context.Context, g grounds, r Request, c Connection) (Connection, error) {
 	deadline, seen := b.now().Add(waitForOther), c.Generation
 	for {
 		if !c.usable(g.provider) || len(c.Refresh) == 0 {
-			return c, access.Receipt{}, errConsentNeeded
+			return c, errConsentNeeded
 		}
 		after, receipt, err := b.refreshOnce(ctx, g, r, c)
-		if err == nil || fault.CodeOf(err) != fault.Conflict {
-			return after, receipt, err
+		if err == nil {
+			return after, receipt.Wait(ctx)
+		}
+		if fault.CodeOf(err) != fault.Conflict {
+			return after, err
 		}
 		// Another holder has the lease, or has just finished: read what it left.
 		if c, err = b.store.Connection(ctx, c.Account, c.Key); err != nil {
-			return c, access.Receipt{}, err
+			return c, err
 		}
 		// A token that was just issued serves even where its whole life is shorter than minLeft: another refresh would
 		// bring no longer one.
 		if c.State == Active && (c.fresh(b.now()) || c.Generation > seen) {
-			f := g.facts
-			f.Scopes, f.Connection, f.Generation, f.Outcome = c.Granted, c.ID, c.Generation, "released"
-			receipt, err := b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
-			return c, receipt, err
+			return c, nil
 		}
 		if b.now().After(deadline) {
-			return c, access.Receipt{}, fault.New(fault.Unavailable, "provider %s is slow to refresh this token: try again", g.provider.Name)
+			return c, fault.New(fault.Unavailable, "provider %s is slow to refresh this token: try again", g.provider.Name)
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return c, access.Receipt{}, err
+			return c, err
 		}
 	}
 }

@@ -65,12 +65,12 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 	var err error
 	if g.token, g.workload, err = b.identity.OpenToken(ctx, caller.Account, wat); err != nil {
 		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, action, "token-refused", g.facts, err)
+			err = b.guard.Refuse(ctx, caller, action, "token-refused", g.facts, identity.Tell(caller, err))
 		}
 		return g, Connection{}, err
 	}
 	g.facts.Workload, g.facts.WorkloadUID, g.facts.UserRef = g.workload.Name, g.workload.UID, g.token.UserRef
-	g.facts.Asserted = g.token.User.Kind == identity.UIDUser
+	g.facts.Asserted, g.facts.User = g.token.User.Kind == identity.UIDUser, g.token.UserFacts()
 	if g.token.Expired {
 		return g, Connection{}, b.guard.Refuse(ctx, caller, action, "token-expired", g.facts, errTokenExpired())
 	}
@@ -93,6 +93,12 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 	}
 	if g.provider, err = b.store.ProviderByUID(ctx, caller.Account, v.Provider); err != nil {
 		return g, Connection{}, err
+	}
+	if down, err := b.providerDown(ctx, caller.Account, g.provider.UID, g.provider.Name); err != nil {
+		return g, Connection{}, err
+	} else if down != nil {
+		g.facts.Outcome = "refused"
+		return g, Connection{}, b.guard.Refuse(ctx, caller, action, "provider-disabled", g.facts, down)
 	}
 	var known bool
 	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {

@@ -95,7 +95,7 @@ func (b *Broker) RevokeConnection(ctx context.Context, caller access.Caller, id 
 	if err != nil {
 		return RevokeOutcome{}, err
 	}
-	c, r, err := b.revokeHere(ctx, caller.Account, id, skip)
+	c, r, err := b.revokeHere(ctx, caller.Account, id, skip, true)
 	if err != nil {
 		return RevokeOutcome{}, err
 	}
@@ -128,8 +128,9 @@ func (b *Broker) alreadyRevoked(ctx context.Context, caller access.Caller, out R
 	return out, b.guard.Event(ctx, caller, access.RevokeConnection, out.View.facts("revoked", string(out.Upstream))).Wait(ctx)
 }
 
-// revokeHere does the local half. The revocation has no ID where none was begun.
-func (b *Broker) revokeHere(ctx context.Context, account access.Account, id string, skip bool) (Connection, Revocation, error) {
+// revokeHere does the local half. The revocation has no ID where none was begun. With now it is leased, for the try that
+// follows; else SweepRevocations makes the first one.
+func (b *Broker) revokeHere(ctx context.Context, account access.Account, id string, skip, now bool) (Connection, Revocation, error) {
 	const tries = 5 // each loses to somebody who changed the row
 	for try := 1; ; try++ {
 		c, err := b.store.ConnectionByID(ctx, account, id)
@@ -137,16 +138,19 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 			return c, Revocation{}, err
 		}
 		var r Revocation
+		var ttl time.Duration
 		if !skip && (len(c.Refresh) > 0 || len(c.Access) > 0) {
 			if r, err = b.revocationOf(ctx, c); err != nil {
 				return c, Revocation{}, err
 			}
-			r.Tries, r.Fence = 1, 1 // the try that follows
+			if now {
+				r.Tries, r.Fence, ttl = 1, 1, leaseTTL // the try that follows
+			}
 		}
 		next := c
 		next.Access, next.Refresh, next.Attributes, next.Upstream, next.Expires = nil, nil, nil, nil, time.Time{}
 		next.State, next.Reason, next.Generation, next.Updated = Revoked, "revoked", c.Generation+1, b.now()
-		err = b.store.RevokeConnection(ctx, next, c.Generation, r, leaseTTL)
+		err = b.store.RevokeConnection(ctx, next, c.Generation, r, ttl)
 		if !errors.Is(err, fault.Conflict) || try == tries {
 			return next, r, err
 		}

@@ -129,7 +129,7 @@ func TestNothingLeavesWithoutItsRecord(t *testing.T) {
 	log := &trail{}
 	w := newWorld(t, func(c *broker.Config) {
 		log.Log = c.Store.(*shaky).Store.(access.Log)
-		c.Guard = access.NewGuard(log, c.Now)
+		c.Guard = access.NewGuard(access.Config{Log: log, Now: c.Now, Decider: access.Table{}})
 		t.Cleanup(c.Guard.Close)
 	})
 	old := w.consent("alice")

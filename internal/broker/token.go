@@ -50,6 +50,7 @@ type grounds struct {
 	provider Provider
 	vendor   Vendor
 	facts    access.Facts
+	bounds   bounds // of the delegation that the token was minted under
 }
 
 // Token releases the provider's token that the workload access token entitles its bearer to, refreshing or fetching
@@ -69,7 +70,7 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 		return b.poll(ctx, g, r)
 	}
 	if g.token.Expired {
-		return Outcome{}, b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-expired", g.facts, errTokenExpired())
+		return Outcome{}, b.turnAway(ctx, g, "token-expired", errTokenExpired())
 	}
 	switch r.Flow {
 	case FlowM2M:
@@ -93,14 +94,22 @@ func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (g
 	var err error
 	if g.token, g.workload, err = b.identity.OpenToken(ctx, caller.Account, r.Token); err != nil {
 		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-refused", g.facts, err)
+			err = b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-refused", g.facts, identity.Tell(caller, err))
 		}
 		return grounds{}, err
 	}
 	g.facts.Workload, g.facts.WorkloadUID, g.facts.UserRef = g.workload.Name, g.workload.UID, g.token.UserRef
-	g.facts.Asserted = g.token.User.Kind == identity.UIDUser
+	g.facts.Asserted, g.facts.User = g.token.User.Kind == identity.UIDUser, g.token.UserFacts()
+	if g.facts.Through, err = b.through(ctx, g.token); err != nil {
+		return grounds{}, err
+	}
 	if g.provider, err = b.store.Provider(ctx, caller.Account, r.Provider); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
+	}
+	if down, err := b.providerDown(ctx, caller.Account, g.provider.UID, g.provider.Name); err != nil {
+		return grounds{}, err
+	} else if down != nil {
+		return grounds{}, b.turnAway(ctx, g, "provider-disabled", down)
 	}
 	var known bool
 	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {
@@ -120,7 +129,8 @@ func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (g
 	if err := r.checkCustom(); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
 	}
-	return g, nil
+	g.bounds, err = b.bound(ctx, g)
+	return g, err
 }
 
 // unlessDenied returns err to a caller that may act for the workload identity, and the refusal to any other.
@@ -229,24 +239,18 @@ func (c Connection) fresh(now time.Time) bool {
 // errConsentNeeded says that nothing but a new consent helps. It never leaves the package.
 var errConsentNeeded = errors.New("consent is needed")
 
-// release decides, renews the token if it is about to expire, and hands it out with the receipt of its record.
+// release renews the token if it is about to expire, decides about the token that is there then, and hands it out with the
+// receipt of its record.
 func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
-	f := g.facts
-	f.Scopes, f.Connection, f.Generation, f.Outcome = c.Granted, c.ID, c.Generation, "released"
 	if !c.fresh(b.now()) {
-		f.Outcome = "refresh"
+		var err error
+		if c, err = b.refreshed(ctx, g, r, c); err != nil {
+			return Outcome{}, err
+		}
 	}
-	receipt, err := b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
+	receipt, err := b.releasing(ctx, g, c, "")
 	if err != nil {
 		return Outcome{}, err
-	}
-	if f.Outcome == "refresh" {
-		if err := receipt.Wait(ctx); err != nil {
-			return Outcome{}, err
-		}
-		if c, receipt, err = b.renew(ctx, g, r, c); err != nil {
-			return Outcome{}, err
-		}
 	}
 	token, err := b.vault.Open(ctx, c.ref("access"), c.Access)
 	if err != nil {
@@ -262,6 +266,30 @@ func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection
 	return Outcome{
 		AccessToken: token, TokenType: c.TokenType, Expires: c.Expires, Granted: c.Granted, State: Active, Connection: c.ID, Attributes: attributes,
 	}, nil
+}
+
+// releasing decides that the connection's token leaves, and counts it. Every way out asks here, once.
+func (b *Broker) releasing(ctx context.Context, g grounds, c Connection, detail string) (access.Receipt, error) {
+	if err := b.within(ctx, g, c.Granted); err != nil {
+		return access.Receipt{}, err
+	}
+	f := g.facts
+	f.Scopes, f.Connection, f.Generation, f.Outcome, f.Detail = c.Granted, c.ID, c.Generation, "released", detail
+	f.Released = true
+	return b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
+}
+
+// refreshed decides that the tokens may be renewed, and renews them.
+func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connection) (Connection, error) {
+	if err := b.within(ctx, g, c.Granted); err != nil {
+		return c, err
+	}
+	f := g.facts
+	f.Scopes, f.Connection, f.Generation, f.Outcome = c.Granted, c.ID, c.Generation, "refresh"
+	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
+		return c, err
+	}
+	return b.renew(ctx, g, r, c)
 }
 
 // machineToken serves M2M.
@@ -313,6 +341,9 @@ func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct
 // fetch asks the provider for a token and stores it. Nothing is lost if we die here: the grant can be repeated, and the
 // token that was on its way expires unused.
 func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, d direct) (Outcome, error) {
+	if err := b.within(ctx, g, r.Scopes); err != nil {
+		return Outcome{}, err
+	}
 	f := g.facts
 	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "fetch"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
@@ -343,8 +374,12 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 	default:
 		return Outcome{}, err
 	}
-	f.Scopes, f.Generation, f.Outcome, f.Detail = c.Granted, c.Generation, "released", g.vendor.unrequested(c.Granted, c.Requested)
-	if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
+	// What was granted may be more than what was asked for, and decided, before.
+	receipt, err := b.releasing(ctx, g, c, g.vendor.unrequested(c.Granted, c.Requested))
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := receipt.Wait(ctx); err != nil {
 		return Outcome{}, err
 	}
 	return Outcome{

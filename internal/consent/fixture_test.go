@@ -24,8 +24,12 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/store/storetest"
 	"github.com/tabard-id/tabard/internal/vault"
 )
+
+// database is what each test gets a copy of.
+var database storetest.Template
 
 const account access.Account = "000000000000"
 
@@ -90,7 +94,7 @@ func newWorld(t testing.TB, secure bool) *world {
 		}},
 		root: access.Caller{Account: account, Principal: "prn-root", Name: "root", Roles: []access.Role{access.Root}},
 	}
-	db, err := store.Open(t.Context(), store.Config{SQLitePath: filepath.Join(t.TempDir(), "tabard.db")})
+	db, err := store.Open(t.Context(), store.Config{SQLitePath: database.New(t)})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	key := filepath.Join(t.TempDir(), "key")
@@ -100,7 +104,7 @@ func newWorld(t testing.TB, secure bool) *world {
 	v, err := vault.New(vault.Config{Store: db, Wrapper: wrapper, Region: "us-east-1", Now: w.clock.now})
 	must(t, err)
 	t.Cleanup(v.Close)
-	guard := access.NewGuard(db, w.clock.now)
+	guard := access.NewGuard(access.Config{Log: db, Now: w.clock.now, Decider: access.Table{}})
 	t.Cleanup(guard.Close)
 	dialer := oauth.New(oauth.Config{Dev: true, Now: w.clock.now})
 	t.Cleanup(dialer.Close)

@@ -91,6 +91,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 			status, parts[name] = http.StatusServiceUnavailable, err.Error()
 		}
 	}
+	s.sinkHealth(parts)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(parts) // the peer went away

@@ -75,7 +75,7 @@ func (c Config) rootCredentials(exists func() (bool, error)) (rootKey, error) {
 		return rootKey{id: c.RootAccessKeyID, secret: c.RootSecretAccessKey}, nil
 	}
 	path := CredentialsPath(c.DataDir)
-	id, key, err := readCredentials(path)
+	id, key, err := ReadCredentials(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return rootKey{id: id, secret: key}, err
 	}
@@ -83,10 +83,7 @@ func (c Config) rootCredentials(exists func() (bool, error)) (rootKey, error) {
 		return rootKey{}, err
 	}
 	id, key = "TABARD"+rand.Text()[:14], secret.New("tabard_"+rand.Text()+rand.Text()[:14])
-	body := fmt.Sprintf("# Tabard's root access key, written once. It may do everything in its account: make principals for daily use\n"+
-		"# (tabard principal create), then keep this file somewhere safe. Not part of backups.\n"+
-		"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n", Profile, id, key.Expose())
-	return rootKey{id, key, true}, writeNew(path, []byte(body))
+	return rootKey{id, key, true}, WriteCredentials(path, id, key)
 }
 
 // writeNew writes a file that did not exist, readable by its owner only, durably.
@@ -110,15 +107,13 @@ func writeNew(path string, body []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// readCredentials reads the profile of the credentials file. A profile whose lines were removed (because the operator
+// ReadCredentials reads the profile of the credentials file. A profile whose lines were removed (because the operator
 // has put the key elsewhere) is an error that says what to do.
-func readCredentials(path string) (string, secret.Text, error) {
+func ReadCredentials(path string) (id string, key secret.Text, err error) {
 	doc, err := os.ReadFile(path)
 	if err != nil {
 		return "", secret.Text{}, err
 	}
-	var id string
-	var key secret.Text
 	for line := range strings.Lines(string(doc)) {
 		name, value, _ := strings.Cut(line, "=")
 		switch strings.TrimSpace(name) {

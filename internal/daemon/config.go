@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/secret"
 )
@@ -40,18 +42,32 @@ type Config struct {
 	AdminAddr      string         // metrics, pprof and detailed health; off when empty
 	AllowNetworks  []netip.Prefix // private networks that providers and issuers may be in
 
+	AuditSinks          []string // where the trail is streamed to, as URLs
+	AuditSinkTokenFile  string   // bearer token for https sinks
+	AuditSinkCAFile     string   // certificate authorities of https and syslog+tls sinks; the system's when empty
+	AuditCheckpointFile string   // each checkpoint is appended to it
+
+	Bounds Bounds // of agents and delegations
+
 	VendorsFile string // vendors of the operator's own, in the form of the catalogue; none when empty
+
+	DefaultQuotas accounts.Quotas // of accounts that have none of their own; 0 is no bound
 
 	RootAccessKeyID     string // the root access key; made at first start when empty
 	RootSecretAccessKey secret.Text
 
-	Issuers []identity.Issuer // trusted issuers of the configuration file
+	Issuers      []identity.Issuer // trusted issuers of the configuration file
+	TokenReviews []TokenReview     // which workload issuers are asked about their tokens
 
 	Warnings []string         // what the settings were read with and a person should know
 	Log      *slog.Logger     // default: JSON lines to stderr
 	Out      io.Writer        // start-up lines; default: none
 	Now      func() time.Time // default time.Now
 	Version  string           // for the start-up line
+
+	// TestOnlyLog takes the trail's place where it is set. No setting reaches it: it is how bench learns what the trail
+	// costs, by a server without one.
+	TestOnlyLog access.Log
 }
 
 // Defaults of Config.
@@ -104,6 +120,11 @@ func (c Config) check() error {
 	}
 	if (c.RootAccessKeyID == "") != c.RootSecretAccessKey.IsZero() {
 		return fmt.Errorf("TABARD_ROOT_ACCESS_KEY_ID and TABARD_ROOT_SECRET_ACCESS_KEY go together: give both or neither")
+	}
+	for _, r := range c.TokenReviews {
+		if err := r.check(c.Dev); err != nil {
+			return err
+		}
 	}
 	if err := c.checkAddr(); err != nil {
 		return err

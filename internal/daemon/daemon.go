@@ -14,14 +14,20 @@ import (
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/awsapi"
 	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/ceiling"
 	"github.com/tabard-id/tabard/internal/consent"
+	"github.com/tabard-id/tabard/internal/exchange"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/issuer"
 	"github.com/tabard-id/tabard/internal/kms"
 	"github.com/tabard-id/tabard/internal/oauth"
+	"github.com/tabard-id/tabard/internal/policy"
+	"github.com/tabard-id/tabard/internal/revocation"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
 	"github.com/tabard-id/tabard/internal/vault"
@@ -34,19 +40,29 @@ const (
 
 // Server is a running server. Make it with New, which listens; Run serves.
 type Server struct {
-	config    Config
-	listener  net.Listener
-	admin     net.Listener
-	http      *http.Server
-	adminSrv  *http.Server
-	db        *store.DB
-	guard     *access.Guard
-	vault     *vault.Vault
-	signing   *signing.Service
-	broker    *broker.Broker
-	metrics   *metrics
-	readiness readiness
-	close     sync.Once
+	config     Config
+	listener   net.Listener
+	admin      net.Listener
+	http       *http.Server
+	adminSrv   *http.Server
+	db         *store.DB
+	guard      *access.Guard
+	people     *identity.Service
+	accounts   *accounts.Service
+	admission  *awsapi.Admission
+	vault      *vault.Vault
+	signing    *signing.Service
+	broker     *broker.Broker
+	audit      *auditing
+	workloads  *federation.Service
+	exchange   *exchange.Service
+	revocation *revocation.Service
+	ceilings   *ceiling.Service
+	policies   *policy.Service
+	upgraded   int // agents whose rights were written as policies at this start
+	metrics    *metrics
+	readiness  readiness
+	close      sync.Once
 }
 
 // New opens everything that the configuration names and listens. After it returns, clients may connect; Run answers
@@ -100,12 +116,12 @@ func (s *Server) open(ctx context.Context) error {
 
 func openStore(ctx context.Context, c Config) (*store.DB, error) {
 	if c.DB == SQLite {
-		return store.Open(ctx, store.Config{SQLitePath: filepath.Join(c.DataDir, "tabard.db")})
+		return store.Open(ctx, store.Config{SQLitePath: filepath.Join(c.DataDir, "tabard.db"), Quotas: c.DefaultQuotas})
 	}
 	if !strings.HasPrefix(c.DB, "postgres://") && !strings.HasPrefix(c.DB, "postgresql://") {
 		return nil, errors.New("db is sqlite or a postgres:// URL")
 	}
-	return store.Open(ctx, store.Config{PostgresURL: func() string { return c.DB }})
+	return store.Open(ctx, store.Config{PostgresURL: func() string { return c.DB }, Quotas: c.DefaultQuotas})
 }
 
 // openVault makes or finds the key and opens the server's own vault with it, so that a wrong key stops the start.
@@ -132,7 +148,9 @@ func (s *Server) openVault(ctx context.Context) (newKey bool, err error) {
 // wire builds the core over the adapters, and the routes over the core.
 func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	c := s.config
-	s.guard = access.NewGuard(s.metrics.count(s.db), c.Now)
+	if err := s.openPolicies(ctx); err != nil {
+		return nil, rootKey{}, err
+	}
 	dialer := oauth.New(oauth.Config{AllowNetworks: c.AllowNetworks, Dev: c.Dev, Now: c.Now, UserAgent: "tabard/" + c.Version})
 	account := access.Account(c.Account)
 	issuers := make([]identity.Issuer, len(c.Issuers))
@@ -142,8 +160,13 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	}
 	people, err := identity.New(identity.Config{
 		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, UserInfo: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
+		MaxDelegation: c.Bounds.delegation(),
 	})
 	if err != nil {
+		return nil, rootKey{}, err
+	}
+	s.ceilings.Bind(s.guard, people)
+	if err := s.openAccounts(ctx, people); err != nil {
 		return nil, rootKey{}, err
 	}
 	root, err := c.rootCredentials(func() (bool, error) { return people.HasRootKey(ctx, account) })
@@ -170,6 +193,12 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	if err != nil {
 		return nil, rootKey{}, err
 	}
+	if s.workloads, err = s.newFederation(dialer); err != nil {
+		return nil, rootKey{}, err
+	}
+	if s.revocation, err = s.newRevocation(people); err != nil {
+		return nil, rootKey{}, err
+	}
 	handler, err := s.routes(people)
 	return handler, root, err
 }
@@ -181,8 +210,11 @@ func (s *Server) routes(people *identity.Service) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	published, err := issuer.New(issuer.Config{Signing: s.signing, Log: c.Log})
+	published, err := s.newIssuer(people)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.wireAudit(); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
@@ -194,8 +226,9 @@ func (s *Server) routes(people *identity.Service) (http.Handler, error) {
 	mux.Handle("POST "+consent.HostedPrefix, pages)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /tabard/audit-keys.json", s.auditKeys)
 	mux.Handle("/", awsapi.New(awsapi.Config{
-		Identity: people, Broker: s.broker, Guard: s.guard, Audit: s.db, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
+		Identity: people, Federation: s.workloads, Exchange: s.exchange, Accounts: s.accounts, Admission: s.admission, Broker: s.broker, Policies: s.policies, Revocation: s.revocation, Ceilings: s.ceilings, Guard: s.guard, Audit: s.db, Trail: s.audit.service, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	}))
 	return onlyCanonical(mux), nil
 }
@@ -294,10 +327,13 @@ func (s *Server) announce(newKey bool, root rootKey) {
 	case c.RootAccessKeyID == "":
 		say("root key", "%s", CredentialsPath(c.DataDir))
 	}
+	if s.upgraded > 0 {
+		say("policies", "what %d agents were allowed until now is written down: tabard policy list shows it as upgrade:NAME, narrow it", s.upgraded)
+	}
 	if c.Dev {
 		say("dev", "development mode: trusts any issuer on loopback; never for real users")
 	}
-	for _, w := range c.Warnings {
+	for _, w := range s.config.Warnings {
 		say("warning", "%s", w)
 	}
 	say("next", `in another terminal: eval "$(tabard env --data-dir %s)", then run your agent; tabard --help has more`, c.DataDir)
@@ -345,19 +381,18 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.adminSrv != nil {
 		go serve(s.adminSrv, s.admin)
 	}
-	swept := make(chan struct{})
+	var behind sync.WaitGroup
 	sweepCtx, stopSweep := context.WithCancel(ctx)
-	go func() {
-		defer close(swept)
-		s.sweep(sweepCtx)
-	}()
+	behind.Go(func() { s.sweep(sweepCtx) })
+	behind.Go(func() { s.revoke(sweepCtx) })
+	behind.Go(func() { s.runAudit(sweepCtx) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 	stopSweep()
-	<-swept
+	behind.Wait()
 	deadline, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.http.Shutdown(deadline))
@@ -380,9 +415,11 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		s.writeUses()
 		_, err := s.broker.Sweep(ctx)
 		_, revoking := s.broker.SweepRevocations(ctx)
-		err = errors.Join(err, revoking, s.signing.Prepare(ctx))
+		_, counting := s.ceilings.Sweep(ctx)
+		err = errors.Join(err, counting, revoking, s.signing.Prepare(ctx), s.sweepIssuer(ctx))
 		if (err != nil) != failing && ctx.Err() == nil {
 			failing = err != nil
 			s.config.Log.Warn("sweeping ended sessions, revoking at providers and making signing keys", "failing", failing, "error", err)
@@ -400,6 +437,10 @@ func (s *Server) Close() {
 		}
 		if s.guard != nil {
 			s.guard.Close()
+		}
+		s.closeAudit()
+		if s.db != nil {
+			s.writeUses()
 		}
 		if s.vault != nil {
 			s.vault.Close()

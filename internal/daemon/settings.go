@@ -52,6 +52,14 @@ func Settings() []Setting {
 		{Name: "trusted-proxy", List: true, Help: "networks (CIDR) of proxies whose X-Forwarded-For is believed"},
 		{Name: "admin-addr", Help: "loopback address for metrics, pprof and detailed health (default off)"},
 		{Name: "allow-network", List: true, Help: "private networks (CIDR) that providers and issuers may be in"},
+		{Name: "audit-sink", List: true, Help: "where the audit trail is streamed to: file:/path, syslog+unix:///dev/log, syslog+udp|tcp|tls://host:port, https://host/path"},
+		{Name: "audit-sink-token-file", Help: "file of the bearer token for https audit sinks; read again for each batch"},
+		{Name: "audit-sink-ca-file", Help: "certificate authorities (PEM) of https and syslog+tls audit sinks (default the system's)"},
+		{Name: "audit-checkpoint-file", Help: "file to which each audit checkpoint is appended; keep it, or copies, where the database's administrators cannot write"},
+		{Name: "default-quota", List: true, Help: "quotas of accounts that have none of their own, such as workload-identities=100,requests-per-second=50 (default none)"},
+		{Name: "users-per-hour", Default: "1000", Help: "users whose tokens an agent may have in an hour, where tabard workload ceilings says nothing else; 0 for no bound"},
+		{Name: "releases-per-minute", Default: "0", Help: "tokens and keys that an agent may have in a minute, likewise; 0 for no bound"},
+		{Name: "delegation-days", Default: "90", Help: "days that a user may delegate to an agent for at most"},
 		{Name: "vendors-file", Help: "file of provider vendors of your own (JSON, in the form of the built-in catalogue)"},
 		{Name: "root-access-key-id", EnvOnly: true, File: true, Help: "id of the root access key (default: made at first start)"},
 		{Name: "root-secret-access-key", EnvOnly: true, File: true, Help: "secret of the root access key"},
@@ -77,6 +85,7 @@ type issuerEntry struct {
 	JWKSURI      string            `yaml:"jwks-uri"`
 	JWKSFile     string            `yaml:"jwks-file"`
 	UserInfo     bool              `yaml:"userinfo"`
+	PolicyClaims []string          `yaml:"policy-claims"`
 }
 
 // Load reads the settings. An unknown setting, in any source, is an error that names it; so is what contradicts itself.
@@ -133,7 +142,7 @@ func fromFile(path string, values map[string]string, c *Config) error {
 		known[s.Name] = s
 	}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
-		if name == "issuers" {
+		if name == "issuers" || name == "token-reviews" {
 			continue
 		}
 		s, ok := known[name]
@@ -157,6 +166,13 @@ func fromFile(path string, values map[string]string, c *Config) error {
 	if err := yaml.UnmarshalWithOptions(issuers, &entries, yaml.Strict()); err != nil {
 		return badYAML(path+": issuers", err)
 	}
+	reviews, err := yaml.Marshal(raw["token-reviews"])
+	if err != nil {
+		return fmt.Errorf("configuration file %s: token-reviews: %w", path, err)
+	}
+	if err := yaml.UnmarshalWithOptions(reviews, &c.TokenReviews, yaml.Strict()); err != nil {
+		return badYAML(path+": token-reviews", err)
+	}
 	return c.addIssuers(path, entries)
 }
 
@@ -179,6 +195,9 @@ func scalar(s Setting, v any) (string, error) {
 		if s.Name == "account" && (v == 0 || v >= 1e11) {
 			return fmt.Sprintf("%012d", v), nil
 		}
+		if isBound(s.Name) {
+			return strconv.FormatUint(v, 10), nil
+		}
 		if s.Name == "account" {
 			return "", errors.New("is 12 digits, and must be in quotes where the first is 0")
 		}
@@ -198,7 +217,8 @@ func (c *Config) addIssuers(path string, entries []issuerEntry) error {
 	for _, e := range entries {
 		i := identity.Issuer{
 			URL: e.Issuer, Audiences: e.Audiences, ClientIDs: e.ClientIDs, TokenUse: identity.TokenUse(e.TokenUse), Workloads: e.Workloads,
-			Claims: e.Claims, SubjectClaim: e.SubjectClaim, JWKSURI: e.JWKSURI, UserInfo: e.UserInfo, FromConfig: true,
+			Claims: e.Claims, SubjectClaim: e.SubjectClaim, JWKSURI: e.JWKSURI, UserInfo: e.UserInfo,
+			PolicyClaims: e.PolicyClaims, FromConfig: true,
 		}
 		if e.JWKSFile != "" {
 			doc, err := os.ReadFile(e.JWKSFile)
@@ -274,7 +294,8 @@ func nearest(name string) string {
 func (c *Config) apply(values map[string]string) error {
 	text := map[string]*string{
 		"addr": &c.Addr, "public-url": &c.PublicURL, "data-dir": &c.DataDir, "db": &c.DB, "key-file": &c.KeyFile, "region": &c.Region,
-		"account": &c.Account, "tls-cert": &c.TLSCert, "tls-key": &c.TLSKey, "admin-addr": &c.AdminAddr, "vendors-file": &c.VendorsFile, "root-access-key-id": &c.RootAccessKeyID,
+		"account": &c.Account, "tls-cert": &c.TLSCert, "tls-key": &c.TLSKey, "admin-addr": &c.AdminAddr, "vendors-file": &c.VendorsFile, "audit-sink-token-file": &c.AuditSinkTokenFile, "audit-sink-ca-file": &c.AuditSinkCAFile,
+		"audit-checkpoint-file": &c.AuditCheckpointFile, "root-access-key-id": &c.RootAccessKeyID,
 	}
 	flags := map[string]*bool{"dev": &c.Dev, "behind-tls-proxy": &c.BehindTLSProxy}
 	nets := map[string]*[]netip.Prefix{"trusted-proxy": &c.TrustedProxies, "allow-network": &c.AllowNetworks}
@@ -282,6 +303,12 @@ func (c *Config) apply(values map[string]string) error {
 		switch {
 		case name == "root-secret-access-key":
 			c.RootSecretAccessKey = secret.New(value)
+		case name == "default-quota":
+			for _, part := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
+				if err := c.addQuota(strings.TrimSpace(part)); err != nil {
+					return err
+				}
+			}
 		case text[name] != nil:
 			*text[name] = value
 		case flags[name] != nil:
@@ -290,6 +317,12 @@ func (c *Config) apply(values map[string]string) error {
 				return fmt.Errorf("%s is true or false, not %q", name, value)
 			}
 			*flags[name] = b
+		case isBound(name):
+			if err := c.Bounds.set(name, value); err != nil {
+				return err
+			}
+		case name == "audit-sink":
+			c.AuditSinks = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 		case nets[name] != nil:
 			for _, part := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
 				p, err := netip.ParsePrefix(part)

@@ -65,6 +65,8 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 		"addr": "127.0.0.1:9999", "public-url": "https://tabard.example.com", "data-dir": "/d", "db": "postgres://u@h/d", "key-file": "/k",
 		"region": "eu-west-1", "account": "123456789012", "dev": "true", "tls-cert": "/c", "tls-key": "/t", "behind-tls-proxy": "true",
 		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16", "vendors-file": "/v",
+		"default-quota": "workload-identities=5,requests-per-second=9", "audit-sink": "file:/a", "audit-sink-token-file": "/b", "audit-sink-ca-file": "/e", "audit-checkpoint-file": "/f",
+		"users-per-hour": "50", "releases-per-minute": "600", "delegation-days": "30",
 	}
 	companions := map[string]string{"tls-cert": "tls-key", "tls-key": "tls-cert", "behind-tls-proxy": "public-url"}
 	inFile := map[string]string{"dev": "true", "behind-tls-proxy": "true", "trusted-proxy": "[10.0.0.0/8, 192.168.1.0/24]", "allow-network": "[10.1.0.0/16]"}
@@ -103,6 +105,22 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 		if diff := cmp.Diff(flag, load(t, daemon.Sources{File: file(t, yaml.String())}), same, prefixes); diff != "" {
 			t.Errorf("%s as flag (-) and in the file (+):\n%s", s.Name, diff)
 		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	for text, want := range map[string]daemon.Bounds{
+		"users-per-hour: 0":        {UsersPerHour: -1},
+		"users-per-hour: 7":        {UsersPerHour: 7},
+		"releases-per-minute: 600": {ReleasesPerMinute: 600},
+		"delegation-days: 3":       {DelegationDays: 3},
+	} {
+		if c := load(t, daemon.Sources{File: file(t, text)}); c.Bounds != want {
+			t.Errorf("%s: got %+v, want %+v", text, c.Bounds, want)
+		}
+	}
+	for name, value := range map[string]string{"users-per-hour": "-1", "releases-per-minute": "many", "delegation-days": "0"} {
+		refusedBy(t, daemon.Sources{Flags: map[string]string{name: value}}, name, "number")
 	}
 }
 
@@ -238,6 +256,7 @@ issuers:
     subject-claim: oid
     jwks-uri: https://login.example.com/keys
     userinfo: true
+    policy-claims: [groups, hd]
   - issuer: https://idp.example.com
     audiences: [my-app]
     jwks-file: `+keys+"\n")})
@@ -245,7 +264,7 @@ issuers:
 		{
 			URL: "https://login.example.com", Audiences: []string{"my-app", "other"}, ClientIDs: []string{"web"}, TokenUse: identity.UseAccess,
 			Workloads: []string{"calendar-*"}, Claims: map[string]string{"email_verified": "true"}, SubjectClaim: "oid",
-			JWKSURI: "https://login.example.com/keys", UserInfo: true, FromConfig: true,
+			JWKSURI: "https://login.example.com/keys", UserInfo: true, PolicyClaims: []string{"groups", "hd"}, FromConfig: true,
 		},
 		{URL: "https://idp.example.com", Audiences: []string{"my-app"}, JWKS: []byte(`{"keys":[]}`), FromConfig: true},
 	}

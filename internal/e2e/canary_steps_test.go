@@ -291,7 +291,7 @@ func reads() map[string]map[string]any {
 		"GetWorkloadIdentity": {"name": "calendar-agent"}, "ListWorkloadIdentities": {}, "GetOauth2CredentialProvider": {"name": "calendar"},
 		"ListOauth2CredentialProviders": {}, "ListTrustedIssuers": {}, "ListPrincipals": {}, "ListAccessKeys": {"principalName": "agent"},
 		"ListAuditRecords": {"maxResults": 1000}, "ListApiKeyCredentialProviders": {}, "GetTokenVault": {},
-		"GetApiKeyCredentialProvider": {"name": "maps"},
+		"GetApiKeyCredentialProvider": {"name": "maps"}, "ListPolicies": {}, "GetPolicy": {"name": "all:agent"},
 	}
 }
 

@@ -25,6 +25,7 @@ type hunt struct {
 	alice, bob    string // subjects
 	clientSecret  string
 	agent, app    key
+	kept          string        // directory of the audit sink and the checkpoints
 	paused        chan struct{} // a token request is held
 	resume        chan struct{} // and may go on
 }
@@ -48,10 +49,17 @@ func TestG01_CanaryNothingSecretAnywhere(t *testing.T) {
 		h.brokenRequests(alice)
 		h.machines()
 		h.hostedConsents()
+		pods := h.workloads()
+		h.exchanges(alice)
+		h.delegations(alice)
+		h.besides(pods, alice)
+		h.revocations()
+		h.tenants()
+		h.statements(pods)
 		h.operators()
 		h.expiry(alice)
 		h.sweep()
-		for _, kind := range append(hostedKinds(),
+		for _, kind := range append(append(hostedKinds(), accessKinds()...),
 			"root key", "access key", "client secret", "JWT", "WAT", "session", "state", "code", "verifier", "cookie", "access token",
 			"refresh token", "custom state", "custom parameter", "subject", "server key", "API key",
 		) {
@@ -79,7 +87,11 @@ func newHunt(t *testing.T, db string) *hunt {
 	})
 	h.front = newRelay(t, "", h.sawBrowser)
 	h.tokens = newRelay(t, h.idp.Issuer, h.learnTokens)
-	h.start(func(c *daemon.Config) { c.PublicURL, c.AdminAddr = h.front.URL, "127.0.0.1:0" })
+	h.kept = t.TempDir()
+	h.start(func(c *daemon.Config) {
+		c.PublicURL, c.AdminAddr = h.front.URL, "127.0.0.1:0"
+		c.AuditSinks, c.AuditCheckpointFile = []string{"file:" + filepath.Join(h.kept, "trail.jsonl")}, filepath.Join(h.kept, "checkpoints")
+	})
 	h.front.to(h.server.URL())
 	h.know(t, "root key", rootSecret)
 	h.know(t, "client secret", h.clientSecret)
@@ -184,8 +196,10 @@ func (h *hunt) keep(where string, r reply) {
 	rest := r.body
 	var members map[string]any
 	_ = json.Unmarshal([]byte(r.body), &members) // not every answer is JSON
-	if made, ok := members["accessKey"].(map[string]any); ok {
-		members = made
+	for _, name := range []string{"accessKey", "rootAccessKey"} {
+		if made, ok := members[name].(map[string]any); ok {
+			members = made
+		}
 	}
 	for name, kind := range entitled {
 		value, _ := members[name].(string)

@@ -258,4 +258,9 @@ func goRoot(t *testing.T, seen *members) {
 	if d, err := sdk.DescribeUser(tabard.WithUserID(t.Context(), "u-1")); err != nil || d.Kind != "uid" || d.UserID != "u-1" {
 		t.Errorf("DescribeUser of an asserted user: got %+v, %v", d, err)
 	}
+	w.call(root(), "CreateApiKeyCredentialProvider", map[string]any{"name": "weather", "apiKey": "the key"})
+	night := tabard.WithDelegation(t.Context(), w.delegate(root(), idp.MintAccessToken("alice", appClient).Expose(), map[string]any{"providerName": "weather"}))
+	if d, err := sdk.DescribeUser(night); err != nil || d.Kind != "jwt" || d.Subject == "" {
+		t.Errorf("DescribeUser under a delegation: got %+v, %v", d, err)
+	}
 }

@@ -64,21 +64,30 @@ func TestF13_NothingIsCached(t *testing.T) {
 			t.Errorf("%s: %d with Cache-Control %q", what, r.status, got)
 		}
 	}
+	boss := root()
 	for _, op := range api.Operations() {
 		path := strings.ReplaceAll(op.Path, "{resourceArn}", "x")
-		signed := do(t, w.request(root(), op.Method, path, "{}"))
+		signed := do(t, w.request(boss, op.Method, path, "{}"))
 		check(op.Name, signed)
-		bare := w.request(root(), op.Method, path, "{}")
+		if op.Name == api.OpRotateRootKey {
+			boss = keyIn(t, signed, "accessKey") // the one before it is disabled
+		}
+		bare := w.request(boss, op.Method, path, "{}")
 		bare.Header.Del("Authorization")
 		check(op.Name+" unsigned", do(t, bare))
 	}
-	r := w.request(root(), http.MethodPost, "/", "")
+	if boss == root() {
+		t.Error("the root key was not rotated")
+	}
+	r := w.request(boss, http.MethodPost, "/", "")
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	check("STS", do(t, r))
-	check("nothing", do(t, w.request(root(), http.MethodPost, "/nothing", "")))
-	w.workload("worker")
-	agent := w.principal("worker", "worker", "agent")
-	w.call(root(), "CreateApiKeyCredentialProvider", map[string]any{"name": "maps", "apiKey": "k"})
+	check("nothing", do(t, w.request(boss, http.MethodPost, "/nothing", "")))
+	w.call(boss, "CreateWorkloadIdentity", map[string]any{"name": "worker"})
+	w.call(boss, "CreatePrincipal", map[string]any{"name": "worker", "roles": []string{"agent"}, "workloads": []string{"worker"}})
+	w.call(boss, "PutPolicy", map[string]any{"name": "worker", "text": agentPolicy("worker")})
+	agent := keyIn(t, w.call(boss, "CreateAccessKey", map[string]any{"principalName": "worker"}), "accessKey")
+	w.call(boss, "CreateApiKeyCredentialProvider", map[string]any{"name": "maps", "apiKey": "k"})
 	wat := w.call(agent, "GetWorkloadAccessToken", map[string]any{"workloadName": "worker"})
 	check("a token", wat)
 	check("a key", w.call(agent, "GetResourceApiKey", map[string]any{"workloadIdentityToken": wat.get("workloadAccessToken"), "resourceCredentialProviderName": "maps"}))

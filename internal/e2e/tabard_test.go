@@ -25,7 +25,7 @@ func TestPythonTabardClient(t *testing.T) {
 			"USER_TOKEN": w.login("alice"), "CLIENT_OF_USERS": appClient, "CORPORATE_ISSUER": corporation.Issuer(),
 			"CORPORATE_TOKEN": corporation.MintAccessToken("alice", appClient).Expose(),
 		}).Start(t)
-		for range 2 {
+		for range 4 {
 			w.consent(run.Next(t, "consent"))
 		}
 		events := run.Wait(t)

@@ -8,10 +8,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -178,7 +180,26 @@ func (w *world) tabard(k key, op string, in any) (int, map[string]any) {
 	return resp.StatusCode, out
 }
 
-// principal makes a principal with an access key.
+// put writes a policy as root.
+func (w *world) put(name, text string) {
+	w.t.Helper()
+	if status, out := w.tabard(root(), "PutPolicy", map[string]any{"name": name, "text": text}); status != 200 {
+		w.t.Fatalf("PutPolicy: %d %v", status, out)
+	}
+}
+
+// allow permits a principal all that agents do. Its roles and pairings bound it still.
+func (w *world) allow(principal string) {
+	w.t.Helper()
+	w.put("all:"+principal, agentPolicy(principal))
+}
+
+func agentPolicy(principal string) string {
+	return fmt.Sprintf(`permit (principal == Tabard::Principal::%q, action in [Tabard::Action::"mint", Tabard::Action::"assert",
+		Tabard::Action::"release", Tabard::Action::"report", Tabard::Action::"describe", Tabard::Action::"exchange"], resource);`, principal)
+}
+
+// principal makes a principal with an access key. An agent may do all that agents do: newcomer makes one that may nothing.
 func (w *world) principal(name, workload string, roles ...string) key {
 	w.t.Helper()
 	in := map[string]any{"name": name, "roles": roles}
@@ -187,6 +208,9 @@ func (w *world) principal(name, workload string, roles ...string) key {
 	}
 	if status, out := w.tabard(root(), "CreatePrincipal", in); status != 200 {
 		w.t.Fatalf("CreatePrincipal: %d %v", status, out)
+	}
+	if slices.Contains(roles, "agent") {
+		w.allow(name)
 	}
 	status, out := w.tabard(root(), "CreateAccessKey", map[string]any{"principalName": name})
 	if status != 200 {

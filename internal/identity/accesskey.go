@@ -25,6 +25,8 @@ type Credential struct {
 	Version int64 // changes whenever the key does: what is derived from the secret may be kept under (id, Version)
 	// Secret opens the secret. Its failures are Unavailable or Internal faults.
 	Secret func(ctx context.Context) (secret.Text, error)
+	// Used notes that the key has signed a request. It waits for nothing. nil where nobody asks for it.
+	Used func()
 }
 
 // Credential finds the access key. An unknown key, a disabled one and one of a disabled principal give the same
@@ -50,6 +52,7 @@ func (s *Service) Credential(ctx context.Context, accessKeyID string) (Credentia
 		},
 		Version: k.Version,
 		Secret:  func(ctx context.Context) (secret.Text, error) { return s.openKey(ctx, k) },
+		Used:    func() { s.uses.note(k.Account, k.ID, s.now()) },
 	}, nil
 }
 
@@ -64,9 +67,11 @@ func (s *Service) CreateAccessKey(ctx context.Context, caller access.Caller, pri
 	if err := s.checkLiveKeys(ctx, p); err != nil {
 		return AccessKey{}, secret.Text{}, err
 	}
-	secretKey := secret.New(secretPrefix + base62(40))
-	k, err := s.createKey(ctx, p, keyIDPrefix+rand.Text()[:14], secretKey)
+	k, secretKey, err := s.buildKey(ctx, p)
 	if err != nil {
+		return AccessKey{}, secret.Text{}, err
+	}
+	if err := s.store.CreateAccessKey(ctx, k); err != nil {
 		return AccessKey{}, secret.Text{}, err
 	}
 	k.Secret = nil
@@ -111,7 +116,7 @@ func (s *Service) SetAccessKeyDisabled(ctx context.Context, caller access.Caller
 	facts := access.Facts{Resource: "access-key/" + clip(id)}
 	k, p, lookup := s.store.KeyAndPrincipal(ctx, id)
 	if lookup == nil && k.Account != caller.Account {
-		lookup = fault.New(fault.NotFound, "there is no access key %s", clip(id))
+		lookup = fault.New(fault.NotFound, "access key %q does not exist", id) // as the store says it of one that is not there
 	}
 	if err := s.permitOver(ctx, caller, action, p, lookup, facts); err != nil {
 		return AccessKey{}, err
@@ -164,10 +169,7 @@ func (s *Service) HasRootKey(ctx context.Context, account access.Account) (bool,
 func (s *Service) ensureRootPrincipal(ctx context.Context, account access.Account) (root Principal, created bool, err error) {
 	root, err = s.store.PrincipalByName(ctx, account, RootName)
 	if errors.Is(err, fault.NotFound) {
-		root = Principal{
-			Account: account, ID: access.PrincipalID(newID("prn-")), Name: RootName,
-			Roles: []access.Role{access.Root}, Created: s.now(),
-		}
+		root = s.rootOf(account)
 		err = s.store.CreatePrincipal(ctx, root)
 		if err == nil {
 			return root, true, nil
@@ -275,15 +277,21 @@ func (s *Service) checkLiveKeys(ctx context.Context, p Principal) error {
 }
 
 func (s *Service) createKey(ctx context.Context, p Principal, id string, secretKey secret.Text) (AccessKey, error) {
+	k, err := s.sealKey(ctx, p, id, secretKey)
+	if err != nil {
+		return AccessKey{}, err
+	}
+	return k, s.store.CreateAccessKey(ctx, k)
+}
+
+// sealKey builds the row of a key.
+func (s *Service) sealKey(ctx context.Context, p Principal, id string, secretKey secret.Text) (AccessKey, error) {
 	k := AccessKey{ID: id, Account: p.Account, Principal: p.ID, Owner: p.Name, Version: 1, Created: s.now()}
 	sealed, err := s.vault.SealServer(ctx, vault.RingAccessKeys, keyContext(k), []byte(secretKey.Expose()))
 	if err != nil {
 		return AccessKey{}, err
 	}
 	k.Secret = sealed
-	if err := s.store.CreateAccessKey(ctx, k); err != nil {
-		return AccessKey{}, err
-	}
 	return k, nil
 }
 

@@ -89,6 +89,10 @@ func (s *Service) retain(ctx context.Context, w Workload, ref string, v Verified
 // Errors: Invalid where nothing was kept, or t has expired; Unauthenticated where the JWT does not hold any more;
 // Unavailable as VerifyUser.
 func (s *Service) RetainedToken(ctx context.Context, t Token, w Workload) (secret.Text, error) {
+	if t.Delegation() != "" {
+		return secret.Text{}, fault.Field("workloadIdentityToken", "was minted under a delegation, without a token of the user's: this needs one "+
+			"that was minted with GetWorkloadAccessTokenForJWT, while the user is there")
+	}
 	if t.retained == nil || t.Expired {
 		return secret.Text{}, notKept()
 	}

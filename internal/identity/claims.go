@@ -156,6 +156,28 @@ func checkRules(rules map[string]string, c jws.Claims) error {
 	return nil
 }
 
+// checkMayAct holds the claim may_act, where the token has it, against the workload identity that is to act: the token's
+// issuer says there who alone may act for the user (RFC 8693 §4.4, threat B09). sub is the workload identity's ARN or name,
+// and iss, where it is there, this server's public URL. Any other member names the actor in a way that cannot be checked.
+func (s *Service) checkMayAct(c jws.Claims, w Workload) error {
+	if !c.Has("may_act") {
+		return nil
+	}
+	members, ok := c.Object("may_act")
+	sub, _ := members.String("sub")
+	switch iss, named := members.String("iss"); {
+	case !ok || sub == "":
+		return badToken("has a claim may_act that names no actor by sub")
+	case slices.ContainsFunc(members.Names(), func(n string) bool { return n != "sub" && n != "iss" }):
+		return badToken("has a claim may_act with other members than sub and iss, which cannot be checked here")
+	case members.Has("iss") && (!named || iss != s.issuer):
+		return badToken("has a claim may_act of another issuer than this server (%s)", s.issuer)
+	case sub != w.Name && sub != w.ARN(s.region):
+		return badToken("may be used by another actor only: its claim may_act names %s, and not workload identity %s", clip(sub), clip(w.Name))
+	}
+	return nil
+}
+
 // because adds to a fault what only an administrator is to read: what the issuer's row has.
 func because(f *fault.Error, format string, args ...any) *fault.Error {
 	f.Err = fmt.Errorf(format, args...)

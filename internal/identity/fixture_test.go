@@ -72,7 +72,7 @@ func newWorld(t testing.TB, change ...func(*identity.Config)) *world {
 	wrapper := ok(kms.OpenFile(keyFile))(t)
 	w.vault = ok(vault.New(vault.Config{Store: w.db, Wrapper: wrapper, Region: "us-east-1", Now: w.clock.now}))(t)
 	t.Cleanup(w.vault.Close)
-	w.guard = access.NewGuard(w.db, w.clock.now)
+	w.guard = access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: access.Table{}})
 	t.Cleanup(w.guard.Close)
 	w.config = identity.Config{
 		Store: w.db, Vault: w.vault, Guard: w.guard, Keys: w.idp, Issuer: publicURL, Region: "us-east-1", Now: w.clock.now,

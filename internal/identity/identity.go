@@ -5,12 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -41,6 +42,8 @@ type Config struct {
 	Dev      bool             // trust every issuer on loopback, and allow issuers with plain http there
 	UserInfo UserInfoSource   // nil where no issuer is to be asked who a user is
 	Issuers  []Issuer         // from the configuration file. One without an Account is trusted in every account.
+
+	MaxDelegation time.Duration // how far ahead a delegation may end; MaxDelegation by default
 }
 
 // Service answers who is who. Every method that takes a caller decides and records through the Guard itself.
@@ -48,7 +51,7 @@ type Service struct {
 	store    Store
 	vault    Vault
 	guard    *access.Guard
-	keys     *keyring
+	keys     *keyring.Ring[jws.Set]
 	userInfo UserInfoSource // nil where no issuer is asked
 	issuer   string
 	region   string
@@ -56,7 +59,9 @@ type Service struct {
 	dev      bool
 	config   []Issuer // sorted by URL
 
-	roots sync.Mutex // held while a root principal is disabled, so that one enabled root remains
+	maxDelegation time.Duration
+
+	uses uses // of access keys, on their way to the store
 }
 
 // New checks the configuration and returns a Service. It contacts nobody.
@@ -70,9 +75,12 @@ func New(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.MaxDelegation == 0 {
+		c.MaxDelegation = MaxDelegation
+	}
 	s := &Service{
 		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
-		keys: newKeyring(c.Keys, c.Now), userInfo: c.UserInfo,
+		keys: keyring.New(c.Keys, keysOf, c.Now), userInfo: c.UserInfo, maxDelegation: c.MaxDelegation,
 	}
 	config, err := configIssuers(c.Issuers, c.Dev)
 	if err != nil {

@@ -156,6 +156,9 @@ func checkIssuer(i Issuer, dev bool) (Issuer, error) {
 	if err := checkPatterns("workloads", i.Workloads); err != nil {
 		return i, err
 	}
+	if err := checkPolicyClaims(i.PolicyClaims); err != nil {
+		return i, err
+	}
 	if i.JWKSURI != "" && len(i.JWKS) > 0 {
 		return i, fault.Field("jwksUri", "give either a JWKS URI or a JWKS document")
 	}

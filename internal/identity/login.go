@@ -113,10 +113,13 @@ func (s *Service) VerifyLogin(ctx context.Context, c LoginClient, workloadName s
 	if !i.allowedFor(workloadName) {
 		return VerifiedUser{}, badToken("is of an issuer that is not trusted for workload identity %s", clip(workloadName))
 	}
-	if err := s.keys.verify(ctx, c.Account, i.Issuer, t); err != nil {
+	if err := s.issuerStands(ctx, c.Account, i.URL); err != nil {
 		return VerifiedUser{}, err
 	}
-	if got, _ := t.Claims.String("nonce"); got != nonce || nonce == "" {
+	if err := s.verifySignature(ctx, c.Account, i.Issuer, t); err != nil {
+		return VerifiedUser{}, err
+	}
+	if got, _ := t.Claims.String("nonce"); nonce == "" || !secret.New(got).Equal(secret.New(nonce)) {
 		return VerifiedUser{}, badToken("is not of this sign-in: its nonce is another")
 	}
 	if azp, ok := t.Claims.String("azp"); t.Claims.Has("azp") && (!ok || azp != c.ClientID) {

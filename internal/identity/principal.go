@@ -71,7 +71,7 @@ func (s *Service) Principals(ctx context.Context, caller access.Caller, after st
 }
 
 // SetPrincipalDisabled disables or enables a principal with all its keys. Only root may do that to a principal that
-// has the role root. The last enabled root principal cannot be disabled: nobody could undo it.
+// has the role root. The last enabled root principal can be disabled too: RecoverRoot is the way back.
 func (s *Service) SetPrincipalDisabled(ctx context.Context, caller access.Caller, name string, disabled bool) (Principal, error) {
 	action := access.EnablePrincipal
 	if disabled {
@@ -82,37 +82,11 @@ func (s *Service) SetPrincipalDisabled(ctx context.Context, caller access.Caller
 	if err != nil {
 		return Principal{}, err
 	}
-	if disabled && p.Has(access.Root) && !p.Disabled {
-		s.roots.Lock()
-		defer s.roots.Unlock()
-		if err := s.anotherRoot(ctx, p); err != nil {
-			return Principal{}, err
-		}
-	}
 	if err := s.store.SetPrincipalDisabled(ctx, caller.Account, name, disabled); err != nil {
 		return Principal{}, err
 	}
 	p.Disabled = disabled
 	return p, nil
-}
-
-// anotherRoot returns an error where p is the only enabled root principal of its account.
-func (s *Service) anotherRoot(ctx context.Context, p Principal) error {
-	for after := ""; ; {
-		found, err := s.store.Principals(ctx, p.Account, after, maxPage)
-		if err != nil {
-			return err
-		}
-		for _, other := range found {
-			if other.ID != p.ID && other.Has(access.Root) && !other.Disabled {
-				return nil
-			}
-			after = other.Name
-		}
-		if len(found) < maxPage {
-			return fault.Field("name", "%s is the last enabled principal with the role root and cannot be disabled", p.Name)
-		}
-	}
 }
 
 // Has reports whether the principal holds the role.

@@ -14,7 +14,8 @@ import (
 const RestoreLife = 7 * 24 * time.Hour
 
 // RestoreWorkload brings back the workload identity of that name that was deleted last, with its uid, so with its
-// connections. Tokens from before the deletion stay dead: the generation rises again. It is NotFound where none was
+// connections. Tokens from before the deletion stay dead: the generation rises again, and for those that came through it
+// the epoch, also where one was minted while the deletion was on its way to other servers. It is NotFound where none was
 // deleted within RestoreLife, and a Conflict where another one has the name by now.
 func (s *Service) RestoreWorkload(ctx context.Context, caller access.Caller, name string) (Workload, error) {
 	w, lookup := s.store.DeletedWorkload(ctx, caller.Account, name)
@@ -34,6 +35,10 @@ func (s *Service) RestoreWorkload(ctx context.Context, caller access.Caller, nam
 		return Workload{}, fault.New(fault.NotFound, "no workload identity with name: %s was deleted in the last 7 days", name)
 	case lookup != nil:
 		return Workload{}, lookup
+	}
+	// While it is deleted, nothing opens that came through it: so before it lives again.
+	if err := s.RaiseEpoch(ctx, w.Account, WorkloadStanding, w.UID); err != nil {
+		return Workload{}, err
 	}
 	next := w
 	next.Generation++

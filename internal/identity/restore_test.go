@@ -39,6 +39,46 @@ func TestRestoreWorkload(t *testing.T) {
 	}
 }
 
+// What an agent handed on before it was deleted stays dead with its own tokens, also what was minted while it was deleted
+// by a server that did not know yet.
+func TestB02_RestoredAgentHandedOn(t *testing.T) {
+	for name, late := range map[string]bool{"before": false, "while it was deleted": true} {
+		w := newWorld(t)
+		w.trust()
+		ctx := t.Context()
+		old, err := w.through(1)
+		must(t, err)
+		if late {
+			w.clock.add(time.Second)
+		}
+		w.clock.add(time.Second)
+		agent := ok(w.FindWorkload(ctx, account, "agent-0"))(t)
+		must(t, w.DeleteWorkload(ctx, w.root, "agent-0"))
+		if at := ok(w.Standing(ctx, account, identity.WorkloadStanding, agent.UID))(t); at.Epoch != 1 {
+			t.Errorf("%s: deleted, in epoch %d", name, at.Epoch)
+		}
+		if late { // as if it had been minted since: later than what the deletion changed
+			gone := ok(w.db.WorkloadByUID(ctx, account, agent.UID))(t)
+			alive := gone
+			alive.Deleted, alive.Version = time.Time{}, gone.Version+1
+			must(t, w.db.SwapWorkload(ctx, alive, gone.Version))
+			w.clock.add(time.Second)
+			old, err = w.through(1)
+			must(t, err)
+			gone.Version += 2
+			must(t, w.db.SwapWorkload(ctx, gone, alive.Version))
+			w.clock.add(time.Second)
+		}
+		wantCode(t, name+": while it is deleted", w.open(old), fault.Unauthenticated)
+		ok(w.RestoreWorkload(ctx, w.root, "agent-0"))(t)
+		wantCode(t, name+": after it was restored", w.open(old), fault.Unauthenticated)
+		w.clock.add(time.Second)
+		fresh, err := w.through(1)
+		must(t, err)
+		must(t, w.open(fresh))
+	}
+}
+
 // Of several that had the name the newest comes back, once, and for seven days.
 func TestRestoreWorkload_TheNewest(t *testing.T) {
 	w := newWorld(t)

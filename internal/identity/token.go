@@ -22,7 +22,7 @@ const (
 	TokenLife = 15 * time.Minute
 
 	tokenPrefix = "wat1." // lets scanners find a token where it should not be
-	maxToken    = 8 << 10 // of the text; the longest issuer and subject make some 3 KiB
+	maxToken    = 8 << 10 // of the text; the longest issuer, subject and claims make some 6 KiB
 )
 
 // Minted is a new workload access token.
@@ -43,8 +43,41 @@ type Token struct {
 	Expired     bool      // it may still poll the session that it opened, and nothing else
 	Hash        string    // SHA-256 of the token's text, hexadecimal
 	AuthTime    time.Time // when the user logged in, zero where the user's token did not say
+	Claims      string    // JSON object of the user's claims that policies may ask for; "" for none
 
+	epochs   epochs
 	retained *retained // nil where the user's token was not kept
+	lineage  *lineage  // nil where it was minted for a user who was there, by the agent itself
+}
+
+// lineage is how a token came to be that no user's token was shown for.
+type lineage struct {
+	delegation string
+	actors     []string
+}
+
+// Delegation is the id of the delegation that the token was minted under, "" for none.
+func (t Token) Delegation() string {
+	if t.lineage == nil {
+		return ""
+	}
+	return t.lineage.delegation
+}
+
+// Actors are the uids of the workload identities that the token came through, the latest first. They MUST NOT be changed.
+func (t Token) Actors() []string {
+	if t.lineage == nil {
+		return nil
+	}
+	return t.lineage.actors
+}
+
+// UserFacts is who the user is, for a decision.
+func (t Token) UserFacts() access.UserFacts {
+	if t.User.Kind != JWTUser {
+		return access.UserFacts{}
+	}
+	return access.UserFacts{Issuer: t.User.Issuer, Subject: t.User.Subject, Claims: t.Claims}
 }
 
 // Asserted reports whether the user was named by the caller, not proven.
@@ -53,15 +86,18 @@ func (t Token) Asserted() bool { return t.User.Kind == UIDUser }
 // MintToken mints a token for the workload identity alone. Errors: Denied, whether or not the workload identity
 // exists, where the caller may not act for it; then NotFound.
 func (s *Service) MintToken(ctx context.Context, caller access.Caller, workloadName string) (Minted, error) {
-	receipt, w, err := s.checkMint(ctx, caller, access.GetWorkloadAccessToken, workloadName, User{})
+	const action = access.GetWorkloadAccessToken
+	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, User{})
 	if err != nil {
 		return Minted{}, err
 	}
-	return s.mint(ctx, receipt, w, tokenBody{expires: s.now().Add(TokenLife)})
+	m, err := s.mint(ctx, receipt, w, tokenBody{expires: s.now().Add(TokenLife)})
+	return m, s.refuseFallen(ctx, caller, action, access.Facts{Workload: w.Name, WorkloadUID: w.UID}, err)
 }
 
 // MintTokenForJWT mints a token for the user whom the JWT proves. Two records are made: the decision, and then who
-// the user is or why the JWT was turned away. The JWT is kept where retain says so. Errors: as MintToken, then as VerifyUser.
+// the user is or why the JWT was turned away. The JWT is kept where retain says so, and the claims that policies may ask for are
+// put into the token. Errors: as MintToken, then as VerifyUser, and Unauthenticated where those claims are too long.
 func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, workloadName string, jwt secret.Text) (Minted, error) {
 	const action = access.GetWorkloadAccessTokenForJWT
 	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, User{})
@@ -70,6 +106,9 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	}
 	facts := access.Facts{Workload: w.Name, WorkloadUID: w.UID}
 	verified, err := s.VerifyUser(ctx, caller.Account, w.Name, jwt)
+	if err == nil {
+		err = verified.unfit
+	}
 	now := s.now()
 	if err == nil && !now.Before(verified.Expires) { // within the tolerated skew: the token would be born dead
 		err = badToken("expired at %s", verified.Expires.UTC().Format(time.RFC3339))
@@ -84,6 +123,9 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	if facts.UserRef, err = s.UserRef(ctx, caller.Account, verified.User); err != nil {
 		return Minted{}, err
 	}
+	if err := s.mintable(ctx, w, verified.User, facts.UserRef); err != nil { // before anything of the user is kept
+		return Minted{}, s.refuseFallen(ctx, caller, action, facts, err)
+	}
 	facts.Outcome = "minted"
 	outcome := s.guard.Event(ctx, caller, action, facts)
 	expires := now.Add(TokenLife)
@@ -94,9 +136,9 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	if err != nil {
 		return Minted{}, err
 	}
-	minted, err := s.mint(ctx, receipt, w, tokenBody{user: verified.User, expires: expires, authenticated: verified.AuthTime, retained: kept})
+	minted, err := s.mint(ctx, receipt, w, tokenBody{user: verified.User, expires: expires, authenticated: verified.AuthTime, retained: kept, claims: verified.claims})
 	if err != nil {
-		return Minted{}, err
+		return Minted{}, s.refuseFallen(ctx, caller, action, facts, err)
 	}
 	if err := outcome.Wait(ctx); err != nil {
 		return Minted{}, err
@@ -111,11 +153,35 @@ func (s *Service) MintTokenForUserID(ctx context.Context, caller access.Caller, 
 	if err != nil {
 		return Minted{}, err
 	}
-	receipt, w, err := s.checkMint(ctx, caller, access.GetWorkloadAccessTokenForUserID, workloadName, user)
+	const action = access.GetWorkloadAccessTokenForUserID
+	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, user)
 	if err != nil {
 		return Minted{}, err
 	}
-	return s.mint(ctx, receipt, w, tokenBody{user: user, expires: s.now().Add(TokenLife)})
+	m, err := s.mint(ctx, receipt, w, tokenBody{user: user, expires: s.now().Add(TokenLife)})
+	return m, s.refuseFallen(ctx, caller, action, access.Facts{Workload: w.Name, WorkloadUID: w.UID, Asserted: true}, err)
+}
+
+// mintable returns a Denied fault, whose cause is a *fallen, where a token of w for u must not be minted.
+func (s *Service) mintable(ctx context.Context, w Workload, u User, ref string) error {
+	_, down, err := s.stand(ctx, w, u, ref)
+	if err != nil || down == nil {
+		return err
+	}
+	return fault.Wrap(fault.Denied, down, "%s", down.known())
+}
+
+// refuseFallen records err where it says that somebody is disabled or frozen, and returns it.
+func (s *Service) refuseFallen(ctx context.Context, caller access.Caller, action access.Action, facts access.Facts, err error) error {
+	down, ok := errors.AsType[*fallen](err)
+	if !ok {
+		return err
+	}
+	facts.Outcome, facts.Detail = "refused", clip(down.known())
+	if down.at.Kind == UserStanding {
+		facts.UserRef = down.at.Key
+	}
+	return s.guard.Refuse(ctx, caller, action, string(down.at.Kind)+"-"+down.at.state(), facts, err)
 }
 
 // checkMint decides before it tells whether the workload identity exists. A name that nobody has is decided by the
@@ -145,9 +211,21 @@ func (s *Service) checkMint(ctx context.Context, caller access.Caller, action ac
 	return access.Receipt{}, Workload{}, lookup
 }
 
-// mint seals a token of the user and expiry in b, and lets it go when the record of the decision is durable.
+// mint seals a token of the user and expiry in b, with the epochs of now, and lets it go when the record of the decision
+// is durable. Where the agent, the user or the user's issuer is down it is a Denied fault, which refuseFallen records.
 func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, b tokenBody) (Minted, error) {
-	b.workload, b.generation, b.issued = w.UID, w.Generation, s.now()
+	ref, err := s.UserRef(ctx, w.Account, b.user)
+	if err != nil {
+		return Minted{}, err
+	}
+	now, down, err := s.stand(ctx, w, b.user, ref)
+	if err != nil {
+		return Minted{}, err
+	}
+	if down != nil {
+		return Minted{}, fault.Wrap(fault.Denied, down, "%s", down.known())
+	}
+	b.workload, b.generation, b.issued, b.epochs = w.UID, w.Generation, s.now(), now
 	_, _ = rand.Read(b.id[:]) // never fails
 	sealed, err := s.vault.SealServer(ctx, vault.RingTokens, s.tokenContext(w.Account), b.encode())
 	if err != nil {
@@ -162,7 +240,8 @@ func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, 
 
 // OpenToken opens a workload access token and finds its workload identity, alive and of the same generation. It
 // decides nothing about a caller: whoever uses the token must be allowed that workload identity. Expiry is no error
-// here (see Token.Expired). Whatever else is wrong is an Unauthenticated fault.
+// here (see Token.Expired). Whatever else is wrong is an Unauthenticated fault, also that the token was revoked, or that
+// its agent, its user or the user's issuer is disabled: what the caller may know of that, Tell adds (threat B02).
 func (s *Service) OpenToken(ctx context.Context, account access.Account, wat secret.Text) (Token, Workload, error) {
 	sealed, err := decodeToken(wat)
 	if err != nil {
@@ -194,11 +273,26 @@ func (s *Service) OpenToken(ctx context.Context, account access.Account, wat sec
 	if err != nil {
 		return Token{}, Workload{}, err
 	}
+	now, down, err := s.stand(ctx, w, b.user, ref)
+	switch {
+	case err != nil:
+		return Token{}, Workload{}, err
+	case down != nil:
+		return Token{}, Workload{}, fault.Wrap(fault.Unauthenticated, down, "%s", down.unknown())
+	case b.epochs.before(now):
+		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token was revoked: mint a new one")
+	}
+	if err := s.checkDelegation(ctx, account, b, ref); err != nil {
+		return Token{}, Workload{}, err
+	}
+	if err := s.actorsStand(ctx, account, b.actors, b.issued); err != nil {
+		return Token{}, Workload{}, err
+	}
 	sum := sha256.Sum256([]byte(wat.Expose()))
 	return Token{
 		Account: account, WorkloadUID: b.workload, Generation: b.generation, User: b.user, UserRef: ref,
 		Issued: b.issued, Expires: b.expires, Expired: !s.now().Before(b.expires), Hash: hex.EncodeToString(sum[:]),
-		AuthTime: b.authenticated, retained: b.retained,
+		AuthTime: b.authenticated, Claims: b.claims, epochs: b.epochs, retained: b.retained, lineage: b.lineage(),
 	}, w, nil
 }
 

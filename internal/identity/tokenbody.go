@@ -12,7 +12,7 @@ import (
 // The text of a workload access token is "wat1." and, in base64url without padding, a value sealed under the server's
 // ring "workload-access-tokens" with tokenContext as associated data. The plaintext is, integers big endian:
 //
-//	1   version: 0x01, or 0x02 where the fields at the end follow
+//	1   version: 0x01, 0x02 or 0x03 where the fields at the end follow
 //	16  random id
 //	8   issued, milliseconds since 1970
 //	8   expires, milliseconds since 1970
@@ -22,15 +22,32 @@ import (
 //	1   kind and how it was established: 0 none, 1 proven by a token of an issuer, 2 asserted by the caller
 //	2+n issuer, behind its length; empty unless the kind is 1
 //	2+n subject, behind its length; empty where the kind is 0
-//	    in version 0x02 only:
+//	    in versions 0x02 and 0x03 only:
 //	8   when the user logged in, milliseconds since 1970; 0 where that is not known
 //	2+n handle of the row that keeps the user's token, behind its length; empty where it is not kept
 //	2+n share that opens that row: 32 bytes, or empty with the handle, behind its length
+//	    in version 0x03 only:
+//	8   epoch of the workload identity
+//	8   epoch of the user; 0 without one
+//	8   epoch of the user's issuer; 0 without one
+//	2+n id of the delegation that it was minted under, behind its length; empty where there is none
+//	1   number of actors, at most 8: the workload identities it came through, the latest first
+//	2+n uid of each, behind its length
+//	2+n claims of the user that policies may ask for, a JSON object of at most 2048 bytes, behind its length; empty
+//	    where there are none
 //
 // and nothing after it. A reader refuses any other version.
 const (
 	tokenFormat         = 0x01
 	tokenFormatRetained = 0x02
+	tokenFormatStanding = 0x03
+)
+
+// Bounds of the fields of version 0x03. maxActors is the depth of delegation of RFC 8693 §4.1 that is accepted (threat
+// B09).
+const (
+	maxActors      = 8
+	maxTokenClaims = 2048
 )
 
 // userFormat is the first byte of the sealed row of a user; the user follows as above.
@@ -46,12 +63,36 @@ type tokenBody struct {
 
 	authenticated time.Time // zero where it is not known
 	retained      *retained // nil where the user's token is not kept
+
+	epochs     epochs   // of what the token rests on, when it was minted
+	delegation string   // id of the delegation it was minted under
+	actors     []string // uids of the workload identities it came through, the latest first
+	claims     string   // JSON object of the user's claims that policies may ask for
+}
+
+// epochs are counters that rise when all tokens of before shall end. 0 where nothing was ever revoked.
+type epochs struct{ workload, user, issuer int64 }
+
+// standing reports whether b has fields that only version 0x03 holds.
+func (b tokenBody) standing() bool {
+	return b.epochs != epochs{} || b.delegation != "" || len(b.actors) > 0 || b.claims != ""
+}
+
+// lineage is what Token says of where it came from.
+func (b tokenBody) lineage() *lineage {
+	if b.delegation == "" && len(b.actors) == 0 {
+		return nil
+	}
+	return &lineage{delegation: b.delegation, actors: b.actors}
 }
 
 func (b tokenBody) encode() []byte {
 	version := byte(tokenFormat)
 	if !b.authenticated.IsZero() || b.retained != nil {
 		version = tokenFormatRetained
+	}
+	if b.standing() {
+		version = tokenFormatStanding
 	}
 	out := append([]byte{version}, b.id[:]...)
 	for _, n := range []int64{b.issued.UnixMilli(), b.expires.UnixMilli(), b.generation} {
@@ -67,9 +108,21 @@ func (b tokenBody) encode() []byte {
 	}
 	out = binary.BigEndian.AppendUint64(out, at)
 	if b.retained == nil {
-		return appendShort(appendShort(out, ""), "")
+		out = appendShort(appendShort(out, ""), "")
+	} else {
+		out = appendShort(appendShort(out, b.retained.handle), b.retained.share.Expose())
 	}
-	return appendShort(appendShort(out, b.retained.handle), b.retained.share.Expose())
+	if version == tokenFormatRetained {
+		return out
+	}
+	for _, n := range []int64{b.epochs.workload, b.epochs.user, b.epochs.issuer} {
+		out = binary.BigEndian.AppendUint64(out, uint64(n))
+	}
+	out = append(appendShort(out, b.delegation), byte(len(b.actors)))
+	for _, uid := range b.actors {
+		out = appendShort(out, uid)
+	}
+	return appendShort(out, b.claims)
 }
 
 func appendUser(b []byte, u User) []byte {
@@ -98,15 +151,18 @@ func decodeTokenBody(p []byte) (tokenBody, error) {
 	b.issued, b.expires, b.generation = time.UnixMilli(r.number()), time.UnixMilli(r.number()), r.number()
 	b.workload = r.text()
 	kind, issuer, subject := r.take(1), r.text(), r.text()
-	known := version[0] == tokenFormat || version[0] == tokenFormatRetained
-	if version[0] == tokenFormatRetained {
+	known := version[0] >= tokenFormat && version[0] <= tokenFormatStanding
+	if version[0] >= tokenFormatRetained {
 		if at := r.number(); at != 0 {
 			b.authenticated = time.UnixMilli(at)
 		}
 		handle, share := r.text(), secret.New(r.text())
-		if known = (handle == "") == share.IsZero(); handle != "" {
+		if known = known && (handle == "") == share.IsZero(); handle != "" {
 			b.retained = &retained{handle: handle, share: share}
 		}
+	}
+	if version[0] >= tokenFormatStanding {
+		known = b.decodeStanding(&r) && known
 	}
 	if r.short || len(r.rest) != 0 || !known {
 		return tokenBody{}, fault.Wrap(fault.Unauthenticated, errBody, "the workload access token is of another version of this server")
@@ -121,6 +177,21 @@ func decodeTokenBody(p []byte) (tokenBody, error) {
 		return tokenBody{}, fault.Wrap(fault.Unauthenticated, errBody, "the workload access token is of another version of this server")
 	}
 	return b, nil
+}
+
+// decodeStanding reads the fields of version 0x03.
+func (b *tokenBody) decodeStanding(r *bodyReader) (known bool) {
+	b.epochs = epochs{workload: r.number(), user: r.number(), issuer: r.number()}
+	b.delegation = r.text()
+	n := int(r.take(1)[0])
+	if n > maxActors {
+		return false
+	}
+	for range n {
+		b.actors = append(b.actors, r.text())
+	}
+	b.claims = r.text()
+	return len(b.claims) <= maxTokenClaims && b.standing()
 }
 
 // bodyReader cuts fields off; after one that is too short everything it returns is zero.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
@@ -36,6 +37,7 @@ type AccessKey struct {
 	Disabled  bool
 	Version   int64 // changes whenever the row does
 	Created   time.Time
+	LastUsed  time.Time // to about a minute, zero for never
 }
 
 // Workload is a workload identity: an agent.
@@ -75,6 +77,7 @@ type Issuer struct {
 	JWKSURI      string            // "" means by discovery from URL
 	JWKS         []byte            // a JWK set document given by an administrator, instead of a URI
 	UserInfo     bool              // the user's JWT may be kept to call the issuer's UserInfo endpoint
+	PolicyClaims []string          // names of the claims of the user's JWT that policies may ask for
 	FromConfig   bool              // from the configuration file, and so read-only
 	Created      time.Time
 }
@@ -104,6 +107,8 @@ type Store interface {
 	IssuerStore
 	LoginStore
 	AssertionStore
+	StandingStore
+	DelegationStore
 }
 
 // PrincipalStore keeps principals and their access keys.
@@ -123,6 +128,11 @@ type PrincipalStore interface {
 	AccessKeys(ctx context.Context, account access.Account, principal access.PrincipalID, after string, limit int) ([]AccessKey, error)
 	// SetAccessKeyDisabled raises the key's version and returns the row.
 	SetAccessKeyDisabled(ctx context.Context, account access.Account, id string, disabled bool) (AccessKey, error)
+	// ReplaceAccessKeys adds k and disables every other enabled key of its principal, in one step. It returns the ids of
+	// those, in order.
+	ReplaceAccessKeys(ctx context.Context, k AccessKey) (disabled []string, err error)
+	// KeysUsed notes the last uses of keys. A later use that is noted already stays; keys that are gone are skipped.
+	KeysUsed(ctx context.Context, batch []Use) error
 }
 
 // WorkloadStore keeps workload identities.
@@ -152,9 +162,4 @@ type IssuerStore interface {
 }
 
 // KeySource fetches the signing keys of an issuer through the guarded dialer.
-type KeySource interface {
-	// JWKS returns the JWK set document of the issuer: from jwksURI, or where that is "" from the issuer's discovery
-	// document, whose "issuer" MUST equal issuer. The answer is at most 1 MiB. An Unavailable fault means that the
-	// issuer did not answer; an Unauthenticated fault that its answer cannot be used.
-	JWKS(ctx context.Context, issuer, jwksURI string) ([]byte, error)
-}
+type KeySource = keyring.Source

@@ -24,7 +24,9 @@ type VerifiedUser struct {
 	Expires  time.Time // of the token
 	AuthTime time.Time // when the user logged in, zero where the token does not say
 
-	userInfo bool // the issuer was added with UserInfo
+	userInfo bool   // the issuer was added with UserInfo
+	claims   string // JSON object of the claims that policies may ask for, "" for none
+	unfit    error  // why they do not fit into a workload access token
 }
 
 // VerifyUser checks a user's JWT for use with the workload identity of the given name: an issuer trusted in the
@@ -40,11 +42,21 @@ func (s *Service) VerifyUser(ctx context.Context, account access.Account, worklo
 	if !i.allowedFor(workloadName) {
 		return VerifiedUser{}, badToken("is of the issuer %q, which is not trusted for workload identity %s", clip(i.URL), clip(workloadName))
 	}
-	// Nothing of the rules below is told to somebody who only made up a token.
-	if err := s.keys.verify(ctx, account, i.Issuer, t); err != nil {
+	if err := s.issuerStands(ctx, account, i.URL); err != nil {
 		return VerifiedUser{}, err
 	}
-	return i.accept(t, s.now())
+	// Nothing of the rules below is told to somebody who only made up a token.
+	if err := s.verifySignature(ctx, account, i.Issuer, t); err != nil {
+		return VerifiedUser{}, err
+	}
+	u, err := i.accept(t, s.now())
+	if err != nil {
+		return VerifiedUser{}, err
+	}
+	if err := s.checkMayAct(t.Claims, Workload{Account: account, Name: workloadName}); err != nil {
+		return VerifiedUser{}, err
+	}
+	return u, nil
 }
 
 // ExamineUser is VerifyUser for an administrator who asks why a user's token is not accepted: it stands for any workload
@@ -56,12 +68,15 @@ func (s *Service) ExamineUser(ctx context.Context, account access.Account, jwt s
 		return VerifiedUser{}, Issuer{}, s.besideTrusted(ctx, account, iss, err)
 	}
 	if err == nil {
-		err = s.keys.verify(ctx, account, i.Issuer, t)
+		err = s.verifySignature(ctx, account, i.Issuer, t)
 	}
 	if err != nil {
 		return VerifiedUser{}, Issuer{}, err
 	}
 	u, err := i.accept(t, s.now())
+	if err == nil {
+		err = u.unfit
+	}
 	return u, i.Issuer, err
 }
 
@@ -104,6 +119,9 @@ func (s *Service) issuerOf(ctx context.Context, account access.Account, jwt secr
 	iss, ok := t.Claims.String("iss")
 	if !ok || iss == "" || len(iss) > maxIssuerURL {
 		return jws.Token{}, trust{}, badToken("names no issuer of at most %d bytes", maxIssuerURL)
+	}
+	if iss == s.issuer { // also where development mode trusts every issuer on loopback (threat B06)
+		return jws.Token{}, trust{}, badToken("was issued by this server itself: it needs a token of the user's identity provider")
 	}
 	i, err := s.trusted(ctx, account, iss)
 	if err == nil && i.URL != iss {
@@ -152,9 +170,11 @@ func (i trust) accept(t jws.Token, now time.Time) (VerifiedUser, error) {
 	if err != nil {
 		return VerifiedUser{}, err
 	}
+	claims, unfit := policyClaims(i.PolicyClaims, t.Claims)
 	return VerifiedUser{
 		User:    User{Kind: JWTUser, Issuer: i.URL, Subject: sub},
 		Expires: at.expires, AuthTime: at.authenticated, userInfo: i.UserInfo,
+		claims: claims, unfit: unfit,
 	}, nil
 }
 

@@ -101,11 +101,12 @@ func (s *Service) userBehind(ctx context.Context, caller access.Caller, a access
 	t, w, err := s.OpenToken(ctx, caller.Account, wat)
 	if err != nil {
 		if errors.Is(err, fault.Unauthenticated) {
-			err = s.guard.Refuse(ctx, caller, a, "token-refused", f, err)
+			err = s.guard.Refuse(ctx, caller, a, "token-refused", f, Tell(caller, err))
 		}
 		return Token{}, Workload{}, f, err
 	}
 	f = access.Facts{Workload: w.Name, WorkloadUID: w.UID, UserRef: t.UserRef, Asserted: t.Asserted()}
+	f.User = t.UserFacts()
 	if err := s.guard.Permit(ctx, caller, a, f); err != nil {
 		return Token{}, Workload{}, f, err
 	}

@@ -103,12 +103,16 @@ func (s *Service) UpdateWorkload(ctx context.Context, caller access.Caller, name
 
 // DeleteWorkload ends a workload identity: its tokens are refused from now on, and one that is created under its name
 // later has another uid, so it inherits nothing. The row stays, with its generation raised, so that it can be restored.
+// Its epoch is raised first: were the server to die in between, the tokens that came through it are dead and it lives.
 func (s *Service) DeleteWorkload(ctx context.Context, caller access.Caller, name string) error {
 	w, err := s.permitWorkload(ctx, caller, access.DeleteWorkloadIdentity, name)
 	if err != nil {
 		return err
 	}
 	_, err = s.swapWorkload(ctx, w, func(w *Workload) error {
+		if err := s.RaiseEpoch(ctx, w.Account, WorkloadStanding, w.UID); err != nil {
+			return err
+		}
 		w.Generation++
 		w.Updated = s.now()
 		w.Deleted = w.Updated

@@ -1,17 +1,24 @@
-// Package issuer is Tabard as an issuer, over HTTP: what other parties need to verify what it signs.
+// Package issuer is Tabard as an issuer, over HTTP: what other parties need to verify what it signs, and the endpoints of
+// OAuth where tokens for them are exchanged, looked into and revoked.
 //
-// Security argument: everything here is public and the same for everybody. The documents name this server by its
-// configured public URL and never by a request's Host header, and they list only what answers: an endpoint that is not
-// there is not advertised. The keys are public halves, derived from the sealed ones.
+// Security argument: the documents are public and the same for everybody. They name this server by its configured public
+// URL and never by a request's Host header, and they list only what answers: an endpoint that is not there is not
+// advertised. The keys are public halves, derived from the sealed ones. The endpoints take parameters from the body alone,
+// each once, from authenticated clients alone, and nothing may keep what they answer; what a caller may do is decided and
+// recorded in the core.
 package issuer
 
 import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/exchange"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/signing"
 )
@@ -24,18 +31,28 @@ const (
 )
 
 // Paths lists the routes of this package.
-func Paths() []string { return []string{OpenIDPath, ServerPath, JWKSPath} }
+func Paths() []string {
+	return []string{OpenIDPath, ServerPath, JWKSPath, TokenPath, IntrospectPath, RevokePath}
+}
 
-// Config is what the documents are made from. Every field is required.
+// Config is what the documents are made from, and what answers the endpoints. Every field but Observe is required.
 type Config struct {
-	Signing *signing.Service
-	Log     *slog.Logger
+	Signing  *signing.Service
+	Exchange *exchange.Service
+	// Authenticate returns who sent a request, whose body has been read, all of it. It may set headers of the answer.
+	Authenticate func(w http.ResponseWriter, r *http.Request, body []byte) (access.Caller, error)
+	Now          func() time.Time
+	Log          *slog.Logger
+	Observe      func(route string, status int, took time.Duration) // for metrics
 }
 
 type handler struct {
 	Config
 	metadata []byte
 }
+
+// step answers one request, and returns for the log with what status, to whom where that is known, and what went wrong.
+type step func(w http.ResponseWriter, r *http.Request) (int, access.Caller, error)
 
 // metadata is what both metadata documents say (RFC 8414 §2, OpenID Connect Discovery §3).
 type metadata struct {
@@ -48,46 +65,64 @@ type metadata struct {
 	SubjectTypes  []string `json:"subject_types_supported"`
 	IDTokenAlgs   []string `json:"id_token_signing_alg_values_supported"`
 	Claims        []string `json:"claims_supported"`
+
+	Token         string   `json:"token_endpoint"`
+	Introspection string   `json:"introspection_endpoint"`
+	Revocation    string   `json:"revocation_endpoint"`
+	Grants        []string `json:"grant_types_supported"`
+	// The access key as user and password. Signatures and workloads' own tokens are accepted too, and have no name in
+	// IANA's registry.
+	TokenAuth         []string `json:"token_endpoint_auth_methods_supported"`
+	IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
+	RevocationAuth    []string `json:"revocation_endpoint_auth_methods_supported"`
 }
 
 // New returns the handler of Paths.
 func New(c Config) (http.Handler, error) {
 	url := c.Signing.Issuer()
+	basic := []string{"client_secret_basic"}
 	doc, err := json.Marshal(metadata{
-		Issuer: url, JWKSURI: url + JWKSPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, IDTokenAlgs: []string{"ES256"},
-		Claims: []string{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account"},
+		Issuer: url, JWKSURI: url + JWKSPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public", "pairwise"}, IDTokenAlgs: []string{"ES256"},
+		Claims: []string{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account", "client_id", "scope", "act", "auth_time", "assurance"},
+		Token:  url + TokenPath, Introspection: url + IntrospectPath, Revocation: url + RevokePath, Grants: []string{grantExchange},
+		TokenAuth: basic, IntrospectionAuth: basic, RevocationAuth: basic,
 	})
 	if err != nil {
 		return nil, err
 	}
 	h := &handler{Config: c, metadata: doc}
 	mux := http.NewServeMux()
-	for _, path := range Paths() {
-		step := h.document
-		if path == JWKSPath {
-			step = h.keys
-		}
-		mux.HandleFunc(path, h.logged(path, step))
+	for path, do := range map[string]step{OpenIDPath: h.document, ServerPath: h.document, JWKSPath: h.keys} {
+		mux.HandleFunc(path, h.logged(path, do, http.MethodGet, http.MethodHead))
+	}
+	for path, do := range map[string]step{TokenPath: h.endpoint(h.token), IntrospectPath: h.endpoint(h.introspect), RevokePath: h.endpoint(h.revoke)} {
+		mux.HandleFunc(path, h.logged(path, do, http.MethodPost))
 	}
 	return mux, nil
 }
 
-// logged answers GET and HEAD by step, and anything else with 405.
-func (h *handler) logged(route string, step func(w http.ResponseWriter, r *http.Request) (int, error)) http.HandlerFunc {
+// logged answers requests of the methods by do, and others with 405.
+func (h *handler) logged(route string, do step, methods ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		status, err := http.StatusMethodNotAllowed, error(nil)
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			status, err = step(w, r)
+		status, caller, err := http.StatusMethodNotAllowed, access.Caller{}, error(nil)
+		if slices.Contains(methods, r.Method) {
+			status, caller, err = do(w, r)
 		} else {
-			w.Header().Set("Allow", "GET, HEAD")
+			w.Header().Set("Allow", strings.Join(methods, ", "))
 			w.WriteHeader(status)
+		}
+		if h.Observe != nil {
+			h.Observe(route, status, time.Since(start))
 		}
 		attrs := []any{"method", r.Method, "route", route, "status", status, "code", string(fault.CodeOf(err)),
 			"latency_ms", time.Since(start).Milliseconds(), "request_id", access.RequestID(r.Context())}
+		if caller.Name != "" {
+			attrs = append(attrs, "principal", caller.Name, "access_key", caller.AccessKey, "remote", r.RemoteAddr)
+		}
 		if err != nil {
 			attrs = append(attrs, "error", err.Error())
 		}
@@ -95,24 +130,24 @@ func (h *handler) logged(route string, step func(w http.ResponseWriter, r *http.
 	}
 }
 
-func (h *handler) document(w http.ResponseWriter, _ *http.Request) (int, error) {
-	return public(w, h.metadata), nil
+func (h *handler) document(w http.ResponseWriter, _ *http.Request) (int, access.Caller, error) {
+	return public(w, h.metadata), access.Caller{}, nil
 }
 
 // keys publishes the JWK set. A verifier may keep it for five minutes; one that keeps it for days still knows the next
 // key before it is used.
-func (h *handler) keys(w http.ResponseWriter, r *http.Request) (int, error) {
+func (h *handler) keys(w http.ResponseWriter, r *http.Request) (int, access.Caller, error) {
 	set, err := h.Signing.Keys(r.Context(), signing.Tokens)
 	if err != nil {
 		w.Header().Set("Retry-After", "30")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		return http.StatusServiceUnavailable, err
+		return http.StatusServiceUnavailable, access.Caller{}, err
 	}
-	return public(w, set), nil
+	return public(w, set), access.Caller{}, nil
 }
 
 func public(w http.ResponseWriter, doc []byte) int {
-	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("Cache-Control", "public, max-age="+strconv.Itoa(int(signing.CacheAge/time.Second)))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(doc) // the client went away: nothing left to tell it

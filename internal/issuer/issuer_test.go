@@ -19,8 +19,12 @@ import (
 	"github.com/tabard-id/tabard/internal/kms"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/store/storetest"
 	"github.com/tabard-id/tabard/internal/vault"
 )
+
+// database is what each test gets a copy of.
+var database storetest.Template
 
 const publicURL = "https://tabard.example.com"
 
@@ -34,7 +38,7 @@ func must(t testing.TB, err error) {
 // serve is the handler over a real signing service. The vault is returned so that a test can close it.
 func serve(t *testing.T) (http.Handler, *signing.Service, *vault.Vault, *bytes.Buffer) {
 	t.Helper()
-	db, err := store.Open(t.Context(), store.Config{SQLitePath: filepath.Join(t.TempDir(), "tabard.db")})
+	db, err := store.Open(t.Context(), store.Config{SQLitePath: database.New(t)})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	file := filepath.Join(t.TempDir(), "key")
@@ -62,9 +66,14 @@ func ask(h http.Handler, method, target string) *http.Response {
 func TestMetadata(t *testing.T) {
 	h, _, _, _ := serve(t)
 	want := map[string]any{
-		"issuer": publicURL, "jwks_uri": publicURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public"},
+		"issuer": publicURL, "jwks_uri": publicURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public", "pairwise"},
 		"id_token_signing_alg_values_supported": []any{"ES256"},
-		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account"},
+		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account", "client_id", "scope", "act", "auth_time", "assurance"},
+		"token_endpoint":                        publicURL + "/oauth2/token", "introspection_endpoint": publicURL + "/oauth2/introspect", "revocation_endpoint": publicURL + "/oauth2/revoke",
+		"grant_types_supported":                         []any{"urn:ietf:params:oauth:grant-type:token-exchange"},
+		"token_endpoint_auth_methods_supported":         []any{"client_secret_basic"},
+		"introspection_endpoint_auth_methods_supported": []any{"client_secret_basic"},
+		"revocation_endpoint_auth_methods_supported":    []any{"client_secret_basic"},
 	}
 	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
 		resp := ask(h, http.MethodGet, path)
@@ -104,13 +113,26 @@ func TestKeysVerifyWhatIsSigned(t *testing.T) {
 
 func TestOnlyReading(t *testing.T) {
 	h, _, _, _ := serve(t)
-	for _, path := range issuer.Paths() {
+	for _, path := range []string{issuer.OpenIDPath, issuer.ServerPath, issuer.JWKSPath} {
 		if resp := ask(h, http.MethodHead, path); resp.StatusCode != http.StatusOK {
 			t.Errorf("HEAD %s: got %d", path, resp.StatusCode)
 		}
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
 			resp := ask(h, method, path)
 			if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s %s: got %d %v", method, path, resp.StatusCode, resp.Header)
+			}
+		}
+	}
+}
+
+// The endpoints take nothing but POST, and parameters from nowhere but the body.
+func TestOnlyPosting(t *testing.T) {
+	h, _, _, _ := serve(t)
+	for _, path := range []string{issuer.TokenPath, issuer.IntrospectPath, issuer.RevokePath} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodOptions} {
+			resp := ask(h, method, path+"?token=hunter2")
+			if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "POST" || resp.Header.Get("Cache-Control") != "no-store" {
 				t.Errorf("%s %s: got %d %v", method, path, resp.StatusCode, resp.Header)
 			}
 		}

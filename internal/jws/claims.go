@@ -1,6 +1,9 @@
 package jws
 
 import (
+	standard "encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,6 +55,15 @@ func (c Claims) Strings(name string) ([]string, error) {
 	return out, nil
 }
 
+// Object returns a claim that is an object, to be read as claims are; ok is false where it is missing or anything else.
+func (c Claims) Object(name string) (inner Claims, ok bool) {
+	members, ok := c.members[name].(map[string]any)
+	return Claims{noun: c.noun, members: members}, ok
+}
+
+// Names returns the names of the claims, in order.
+func (c Claims) Names() []string { return slices.Sorted(maps.Keys(c.members)) }
+
 // Scalar returns a claim that is a string, a number or a boolean, the latter two as the token writes them; ok is false
 // where it is missing or anything else.
 func (c Claims) Scalar(name string) (s string, ok bool) {
@@ -64,6 +76,32 @@ func (c Claims) Scalar(name string) (s string, ok bool) {
 		return string(v), true
 	}
 	return "", false
+}
+
+// Plain returns a claim that is a string, a boolean or a number (an encoding/json.Number, as the token writes it), or a list of
+// them, a []any that lacks whatever else the token's has; ok is false where it is missing or anything else.
+func (c Claims) Plain(name string) (v any, ok bool) {
+	list, isList := c.members[name].([]any)
+	if !isList {
+		return plain(c.members[name])
+	}
+	out := make([]any, 0, len(list))
+	for _, item := range list {
+		if v, ok := plain(item); ok {
+			out = append(out, v)
+		}
+	}
+	return out, true
+}
+
+func plain(v any) (any, bool) {
+	switch v := v.(type) {
+	case string, bool:
+		return v, true
+	case json.Number:
+		return standard.Number(v), true
+	}
+	return nil, false
 }
 
 // Time returns a claim that is a NumericDate (RFC 7519 §2): a JSON number of seconds, perhaps with a fraction, which is

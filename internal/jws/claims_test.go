@@ -1,7 +1,9 @@
 package jws_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -46,12 +48,19 @@ func TestA21_NumericDates(t *testing.T) {
 }
 
 func TestClaims_AreNotConverted(t *testing.T) {
-	c := ok(claims(t, `{"s":"a","empty":"","n":20,"exact":1.50,"b":true,"null":null,"list":["a","b"],"none":[],"mixed":["a",5],"o":{"a":"b"}}`))(t)
-	all := []string{"s", "empty", "n", "exact", "b", "null", "list", "none", "mixed", "o", "missing"}
+	c := ok(claims(t, `{"s":"a","empty":"","n":20,"exact":1.50,"b":true,"null":null,"list":["a","b"],"none":[],"mixed":["a",5],"nested":["a",null,["b"],{"c":1},false],"o":{"a":"b"}}`))(t)
+	all := []string{"s", "empty", "n", "exact", "b", "null", "list", "none", "mixed", "nested", "o", "missing"}
 	texts := map[string]string{"s": "a", "empty": ""}
 	lists := map[string][]string{"s": {"a"}, "empty": {""}, "list": {"a", "b"}, "none": {}, "missing": nil}
 	scalars := map[string]string{"s": "a", "empty": "", "n": "20", "exact": "1.50", "b": "true"}
+	plain := map[string]any{
+		"s": "a", "empty": "", "n": json.Number("20"), "exact": json.Number("1.50"), "b": true, "list": []any{"a", "b"}, "none": []any{}, "mixed": []any{"a", json.Number("5")},
+		"nested": []any{"a", false},
+	}
 	for _, name := range all {
+		if got, found := c.Plain(name); !reflect.DeepEqual(got, plain[name]) || found != (plain[name] != nil) {
+			t.Errorf("Plain(%s): got %v, %v, want %v", name, got, found, plain[name])
+		}
 		want, is := texts[name]
 		if got, found := c.String(name); got != want || found != is {
 			t.Errorf("String(%s): got %q, %v, want %q, %v", name, got, found, want, is)

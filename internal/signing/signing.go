@@ -40,9 +40,17 @@ const (
 
 	algorithm = "ES256"
 
-	// rowsFresh is how long rows are used without reading them again. A key that another replica made is needed here a
-	// week later, so this is no matter of correctness.
-	rowsFresh = 5 * time.Minute
+	// Overlap is how long a key that somebody had made is published before it signs: twice what a verifier may keep our
+	// key set, so that whoever gets a token of the new key knows it (threat H07). A key that replaces a revoked one has no
+	// such time.
+	Overlap = 2 * CacheAge
+
+	// CacheAge is how long a verifier may keep our key set.
+	CacheAge = 5 * time.Minute
+
+	// rowsFresh is how long rows are used without reading them again, and so how long another replica goes on with a key
+	// that was revoked (threat H08).
+	rowsFresh = 5 * time.Second
 
 	// leeway is how far the clocks of two replicas may be apart.
 	leeway = time.Minute
@@ -52,20 +60,26 @@ const (
 type Row struct {
 	Purpose Purpose
 	Period  int64        // number of the 30 days since 1970 in which it signs
+	Serial  int64        // 0, and more for those that were made to replace one of the same period
 	ID      string       // thumbprint of the public half (RFC 7638)
 	Public  string       // the public half, a JWK: for people, and trusted by nobody
-	Sealed  vault.Sealed // the private half, a JWK, under vault.RingSigning
+	Sealed  vault.Sealed // the private half, a JWK, under vault.RingSigning; nil where it was revoked
+	Begins  time.Time    // when it is the one that signs, until another begins
+	Revoked time.Time    // zero where it was not
 	Created time.Time
 }
 
 // Store keeps signing keys.
 type Store interface {
-	// SigningKeys returns the keys of a purpose for the period from and later ones, the oldest first. It never answers
+	// SigningKeys returns the keys of a purpose for the period from and later ones, by period and serial. It never answers
 	// from a cache.
 	SigningKeys(ctx context.Context, p Purpose, from int64) ([]Row, error)
-	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period or the id exists, and leave
-	// that as it is.
+	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period and serial or the id exists, and
+	// leave that as it is.
 	AddSigningKey(ctx context.Context, r Row) error
+	// ReplaceSigningKeys MUST, in one step, add r as AddSigningKey does, and revoke every other key of its purpose that was
+	// not: their sealed halves are erased.
+	ReplaceSigningKeys(ctx context.Context, r Row, at time.Time) error
 }
 
 // Config is what a Service needs. Every field is required.
@@ -111,7 +125,8 @@ func (s *Service) Sign(ctx context.Context, p Purpose, typ string, claims map[st
 	if err != nil {
 		return secret.Text{}, err
 	}
-	key, err := s.open(ctx, keys.current)
+	row, _ := keys.current(now)
+	key, err := s.open(ctx, row)
 	if err != nil {
 		return secret.Text{}, err
 	}
@@ -143,7 +158,13 @@ func (s *Service) Verify(ctx context.Context, p Purpose, typ string, token secre
 	if err != nil {
 		return jws.Claims{}, err
 	}
-	if err := t.Verify(keys.set); err != nil {
+	err = t.Verify(keys.set)
+	if errors.Is(err, jws.ErrNoKey) && s.now().Sub(keys.at).Abs() >= time.Second { // another replica may have made one
+		if keys, err = s.reread(ctx, p); err == nil {
+			err = t.Verify(keys.set)
+		}
+	}
+	if err != nil {
 		return jws.Claims{}, err
 	}
 	if iss, ok := t.Claims.String("iss"); !ok || iss != s.issuer {

@@ -18,8 +18,12 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/store/storetest"
 	"github.com/tabard-id/tabard/internal/vault"
 )
+
+// database is what each test gets a copy of.
+var database storetest.Template
 
 const issuer = "https://tabard.example.com"
 
@@ -71,7 +75,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: &clock{}}
 	dir := t.TempDir()
 	var err error
-	w.db, err = store.Open(t.Context(), store.Config{SQLitePath: filepath.Join(dir, "tabard.db")})
+	w.db, err = store.Open(t.Context(), store.Config{SQLitePath: database.In(t, dir)})
 	must(t, err)
 	t.Cleanup(func() { must(t, w.db.Close()) })
 	file := filepath.Join(t.TempDir(), "key")
@@ -331,6 +335,7 @@ func TestSigningEndsWithTheKey(t *testing.T) {
 	w.clock.at(vault.KeyLife)
 	_, err := s.Sign(t.Context(), signing.Tokens, "JWT", w.claims())
 	wantCode(t, "after the key was disabled", err, fault.Denied)
+	w.clock.at(vault.KeyLife + 5*time.Second) // the public halves may be seconds old
 	_, err = s.Keys(t.Context(), signing.Tokens)
 	wantCode(t, "the published keys", err, fault.Denied)
 	w.keys.disabled.Store(false)

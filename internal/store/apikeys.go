@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/broker"
 )
 
@@ -24,7 +25,7 @@ func scanAPIKey(s scanner) (p broker.APIKeyProvider, err error) {
 // CreateAPIKeyProvider implements broker.APIKeyStore.
 func (d *DB) CreateAPIKeyProvider(ctx context.Context, p broker.APIKeyProvider) error {
 	const query = `INSERT INTO api_key_providers (` + apiKeyColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
-	_, err := d.exec(ctx, query, string(p.Account), p.UID, p.Name, blob(p.Key), p.SecretID, encodeMap(p.Tags), p.Version,
+	err := d.add(ctx, p.Account, accounts.CredentialProviders, query, string(p.Account), p.UID, p.Name, blob(p.Key), p.SecretID, encodeMap(p.Tags), p.Version,
 		millis(p.Created), millis(p.Updated))
 	return unique(err, "API-key provider %q exists already", p.Name)
 }

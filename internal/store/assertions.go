@@ -31,7 +31,7 @@ func (d *DB) Assertion(ctx context.Context, account access.Account, handle strin
 func (d *DB) SweepAssertions(ctx context.Context, t time.Time, limit int) (int, error) {
 	const query = `DELETE FROM user_assertions WHERE (account, handle) IN
 		(SELECT account, handle FROM user_assertions WHERE expires <= $1 ORDER BY expires LIMIT $2)`
-	n, err := d.exec(ctx, query, millis(t), limit)
+	n, err := d.exec(system(ctx, dueWork), query, millis(t), limit)
 	return int(n), classify(err)
 }
 

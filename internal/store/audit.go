@@ -53,6 +53,9 @@ func (d *DB) Append(ctx context.Context, batch []access.Record) error {
 		return nil
 	}
 	engine := d.engine.name()
+	if slices.ContainsFunc(batch, func(r access.Record) bool { return r.Account != batch[0].Account }) {
+		ctx = system(ctx, mixedTrail)
+	}
 	op := func(ctx context.Context, s session) error {
 		base := d.commits.Load()
 		if engine == SQLite { // one writer: its operations run one after another
@@ -179,6 +182,9 @@ func (d *DB) Records(ctx context.Context, account access.Account, q access.Query
 	tx, seq, err := parseCursor(q.After)
 	if err != nil {
 		return nil, q.After, err
+	}
+	if selective(q) {
+		return d.selected(ctx, account, q, tx, seq, limit)
 	}
 	newest := q.Newest && q.After == ""
 	query := recordsQuery(newest, q.Workload != "")

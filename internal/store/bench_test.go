@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/e2e/peer"
 	"github.com/tabard-id/tabard/internal/store"
@@ -86,4 +87,38 @@ func BenchmarkCachedProvider(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkSecondWall is the read of the hot path with row-level security and without, on one database, and with the
+// scope changing at each read, which is what accounts that share a connection pay.
+func BenchmarkSecondWall(b *testing.B) {
+	url := peer.Postgres(b)
+	db := open(b, store.Config{PostgresURL: func() string { return url }, MaxConns: 1})
+	for _, a := range []access.Account{account, other} {
+		p := aProvider(a, "prov"+string(a), "google")
+		p.CallbackID = "callback" + string(a)
+		must(b, db.CreateProvider(b.Context(), p))
+		for i := range 200 {
+			c := aConnection(a, fmt.Sprintf("%064x", i), p.UID)
+			c.ID, c.Access = fmt.Sprint("c", a, i), make(vault.Sealed, 1200)
+			must(b, db.SwapConnection(b.Context(), c, 0))
+		}
+	}
+	for _, wall := range []struct{ name, alter string }{{"down", "DISABLE"}, {"up", "ENABLE"}, {"changing", "ENABLE"}} {
+		b.Run(wall.name, func(b *testing.B) {
+			must(b, db.TestOnlyWrite(b.Context(), func(ctx context.Context, s store.Statements) error {
+				return s.Exec(ctx, "ALTER TABLE connections "+wall.alter+" ROW LEVEL SECURITY")
+			}))
+			b.ResetTimer()
+			for i := range b.N {
+				a := account
+				if wall.name == "changing" && i%2 == 1 {
+					a = other
+				}
+				if c, err := db.Connection(context.Background(), a, fmt.Sprintf("%064x", i%200)); err != nil || c.Account != a {
+					b.Fatal(c.Account, err)
+				}
+			}
+		})
+	}
 }

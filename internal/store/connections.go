@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 )
@@ -69,7 +70,7 @@ func (d *DB) ConnectionByID(ctx context.Context, account access.Account, id stri
 func (d *DB) SwapConnection(ctx context.Context, c broker.Connection, oldGeneration int64) error {
 	op := func(ctx context.Context, s session) error { return swapConnection(ctx, s, c, oldGeneration) }
 	if oldGeneration == 0 {
-		return d.engine.single(ctx, op)
+		return d.within(ctx, c.Account, accounts.Connections, op)
 	}
 	return d.engine.write(ctx, op)
 }

@@ -256,7 +256,7 @@ func TestSQLiteFailedCommitFailsTheBatch(t *testing.T) {
 	db := open(t, store.Config{SQLitePath: filepath.Join(t.TempDir(), "tabard.db")})
 	results := batch(t, db, insertUser("a"), func(ctx context.Context, s store.Statements) error {
 		must(t, s.Exec(ctx, "PRAGMA defer_foreign_keys = 1")) // what is broken shows at the commit
-		return s.Exec(ctx, "INSERT INTO access_keys VALUES ('k', '1', 'nobody', x'', 0, 1, 0)")
+		return s.Exec(ctx, "INSERT INTO access_keys (id, account, principal, secret, disabled, version, created) VALUES ('k', '1', 'nobody', x'', 0, 1, 0)")
 	}, func(context.Context, store.Statements) error {
 		return fault.New(fault.Conflict, "because of what the first wrote")
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/vault"
@@ -57,9 +58,16 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 		AND state IN ('created', 'code_held', 'redeeming')`
 	const query = `INSERT INTO flows (` + flowColumns + `, visits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
 		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, 0)`
+	quota, err := d.quota(ctx, f.Account, accounts.Connections)
+	if err != nil {
+		return err
+	}
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
 		if _, err := s.exec(ctx, lock, string(f.Account), f.User); err != nil {
 			return classify(err)
+		}
+		if err := roomForConsent(ctx, s, f, quota); err != nil {
+			return err
 		}
 		var open int
 		if err := s.row(ctx, count, string(f.Account), f.Workload, f.User, millis(f.Created)).Scan(&open); err != nil {
@@ -79,7 +87,7 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 // FlowByID implements broker.FlowStore.
 func (d *DB) FlowByID(ctx context.Context, id string) (broker.Flow, error) {
 	const query = `SELECT ` + flowColumns + ` FROM flows WHERE id = $1`
-	f, err := scanFlow(d.engine.read().row(ctx, query, id))
+	f, err := scanFlow(d.engine.read().row(system(ctx, byGlobalName), query, id))
 	return or(f, found(err, "the session does not exist"))
 }
 
@@ -88,7 +96,7 @@ func (d *DB) AddVisit(ctx context.Context, v broker.Visit, max int) error {
 	const count = `UPDATE flows SET visits = visits + 1 WHERE id = $1 AND state = 'created' AND visits < $2`
 	const state = `SELECT state FROM flows WHERE id = $1`
 	const visit = `INSERT INTO visits (` + visitColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
-	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+	return d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		n, err := s.exec(ctx, count, v.Flow, max)
 		if err != nil {
 			return classify(err)
@@ -122,7 +130,7 @@ func spend[R any](ctx context.Context, d *DB, table, columns string, scan func(s
 	once := `UPDATE ` + table + ` SET spent = 1 WHERE state = $1 AND cookie = $2 AND spent = 0 RETURNING ` + columns
 	why := `SELECT cookie FROM ` + table + ` WHERE state = $1`
 	var row R
-	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
+	err := d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		var err error
 		row, err = scan(s.row(ctx, once, state, cookie))
 		if !errors.Is(err, sql.ErrNoRows) {
@@ -143,7 +151,7 @@ func spend[R any](ctx context.Context, d *DB, table, columns string, scan func(s
 // HoldCode implements broker.FlowStore.
 func (d *DB) HoldCode(ctx context.Context, id string, code, verifier vault.Sealed) error {
 	const query = `UPDATE flows SET state = 'code_held', code = $1, verifier = $2 WHERE id = $3 AND state = 'created'`
-	n, err := d.exec(ctx, query, blob(code), blob(verifier), id)
+	n, err := d.exec(system(ctx, byGlobalName), query, blob(code), blob(verifier), id)
 	return step(n, err)
 }
 
@@ -158,7 +166,7 @@ func step(n int64, err error) error {
 func (d *DB) StartRedeem(ctx context.Context, id string, a broker.Attempt, ttl time.Duration) (fence int64, err error) {
 	const query = `UPDATE flows SET state = 'redeeming', fence = fence + 1, lease_until = {now} + $1
 		WHERE id = $2 AND state = 'code_held' RETURNING fence, account`
-	err = d.engine.write(ctx, func(ctx context.Context, s session) error {
+	err = d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		err := s.row(ctx, query, ttl.Milliseconds(), id).Scan(&fence, (*string)(&a.Account))
 		if errors.Is(err, sql.ErrNoRows) {
 			return moved()
@@ -176,7 +184,7 @@ func (d *DB) StartRedeem(ctx context.Context, id string, a broker.Attempt, ttl t
 func (d *DB) ReturnCode(ctx context.Context, id string, fence int64) error {
 	const query = `UPDATE flows SET state = 'code_held', lease_until = 0 WHERE id = $1 AND state = 'redeeming' AND fence = $2
 		RETURNING account`
-	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+	return d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		account, err := stepped(s.row(ctx, query, id, fence))
 		if err != nil {
 			return err
@@ -198,7 +206,7 @@ func stepped(row scanner) (account access.Account, err error) {
 func (d *DB) FinishRedeem(ctx context.Context, id string, fence int64, c broker.Connection, oldGeneration int64) error {
 	const query = `UPDATE flows SET state = 'redeemed', connection = $1, ` + eraseFlow + `
 		WHERE id = $2 AND account = $3 AND state = 'redeeming' AND fence = $4 RETURNING account`
-	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+	return d.engine.write(only(ctx, c.Account), func(ctx context.Context, s session) error {
 		account, err := stepped(s.row(ctx, query, c.ID, id, string(c.Account), fence))
 		if err != nil {
 			return err
@@ -220,7 +228,7 @@ func (d *DB) FailFlow(ctx context.Context, id, reason string, fence int64) (bool
 		OR state = 'redeeming' AND (fence = $3 OR lease_until < {now})) RETURNING account`
 	const attempts = `UPDATE attempts SET finished = {now}, outcome = 'unknown' WHERE account = $1 AND subject = $2 AND finished = 0`
 	var failed bool
-	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
+	err := d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		failed = false
 		var account string
 		err := s.row(ctx, query, reason, id, fence).Scan(&account)
@@ -246,7 +254,7 @@ func (d *DB) SweepFlows(ctx context.Context, t time.Time, limit int) (int, error
 	const attempts = `DELETE FROM attempts WHERE account = $1 AND subject = $2`
 	const flow = `DELETE FROM flows WHERE id = $1`
 	var swept int
-	err := d.engine.write(ctx, func(ctx context.Context, s session) error {
+	err := d.engine.write(system(ctx, dueWork), func(ctx context.Context, s session) error {
 		swept = 0
 		old, err := list(ctx, s, scanNamed, expired, millis(t), limit)
 		if err != nil {

@@ -60,7 +60,7 @@ func (d *DB) AddLogin(ctx context.Context, l broker.Login, max int) error {
 	const lock = `UPDATE flows SET id = id WHERE id = $1 AND state IN ('created', 'code_held')` // logins of one flow queue up here
 	const count = `SELECT COUNT(*) FROM hosted_logins WHERE flow = $1`
 	const login = `INSERT INTO hosted_logins (` + hostedColumns + `) VALUES ($1, $2, $3, $4, $5, 0, '', 0, $6)`
-	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+	return d.engine.write(system(ctx, byGlobalName), func(ctx context.Context, s session) error {
 		if n, err := s.exec(ctx, lock, l.Flow); err != nil || n == 0 {
 			return step(n, err)
 		}
@@ -84,20 +84,20 @@ func (d *DB) SpendLogin(ctx context.Context, state, cookie string) (broker.Login
 // OpenHosted implements broker.HostedStore.
 func (d *DB) OpenHosted(ctx context.Context, state, session string) error {
 	const query = `UPDATE hosted_logins SET session = $1, verifier = {none} WHERE state = $2 AND spent = 1 AND session = ''`
-	n, err := d.exec(ctx, query, session, state)
+	n, err := d.exec(system(ctx, byGlobalName), query, session, state)
 	return step(n, err)
 }
 
 // HostedSession implements broker.HostedStore.
 func (d *DB) HostedSession(ctx context.Context, flow, session string) (broker.Login, error) {
 	const query = `SELECT ` + hostedColumns + ` FROM hosted_logins WHERE flow = $1 AND session = $2 AND session <> ''`
-	l, err := scanHosted(d.engine.read().row(ctx, query, flow, session))
+	l, err := scanHosted(d.engine.read().row(system(ctx, byGlobalName), query, flow, session))
 	return or(l, found(err, "the browser is not signed in"))
 }
 
 // BindHosted implements broker.HostedStore.
 func (d *DB) BindHosted(ctx context.Context, flow, old, session string) error {
 	const query = `UPDATE hosted_logins SET session = $1, allowed = 1 WHERE flow = $2 AND session = $3 AND session <> ''`
-	n, err := d.exec(ctx, query, session, flow, old)
+	n, err := d.exec(system(ctx, byGlobalName), query, session, flow, old)
 	return step(n, err)
 }

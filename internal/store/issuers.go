@@ -11,28 +11,29 @@ import (
 )
 
 const issuerColumns = `account, url, audiences, client_ids, token_use, workloads, claims, subject_claim, jwks_uri, jwks,
-	user_info, from_config, created`
+	user_info, policy_claims, from_config, created`
 
 func scanIssuer(s scanner) (i identity.Issuer, err error) {
-	var audiences, clients, workloads, claims string
+	var audiences, clients, workloads, claims, asked string
 	var created int64
 	err = s.Scan((*string)(&i.Account), &i.URL, &audiences, &clients, (*string)(&i.TokenUse), &workloads, &claims,
-		&i.SubjectClaim, &i.JWKSURI, &i.JWKS, &i.UserInfo, &i.FromConfig, &created)
+		&i.SubjectClaim, &i.JWKSURI, &i.JWKS, &i.UserInfo, &asked, &i.FromConfig, &created)
 	if err != nil {
 		return i, err
 	}
 	i.Audiences, i.ClientIDs = decodeList[string](audiences, &err), decodeList[string](clients, &err)
 	i.Workloads, i.Claims = decodeList[string](workloads, &err), decodeMap[string](claims, &err)
+	i.PolicyClaims = decodeList[string](asked, &err)
 	i.JWKS, i.Created = sealed(i.JWKS), fromMillis(created)
 	return i, err
 }
 
 // CreateIssuer implements identity.IssuerStore. It returns a Conflict fault where the URL exists in the account.
 func (d *DB) CreateIssuer(ctx context.Context, i identity.Issuer) error {
-	const query = `INSERT INTO issuers (` + issuerColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	const query = `INSERT INTO issuers (` + issuerColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 	_, err := d.exec(ctx, query, string(i.Account), i.URL, encodeList(i.Audiences), encodeList(i.ClientIDs), string(i.TokenUse),
 		encodeList(i.Workloads), encodeMap(i.Claims), i.SubjectClaim, i.JWKSURI, blob(i.JWKS), flag(i.UserInfo),
-		flag(i.FromConfig), millis(i.Created))
+		encodeList(i.PolicyClaims), flag(i.FromConfig), millis(i.Created))
 	return unique(err, "issuer %q exists already", i.URL)
 }
 

@@ -51,11 +51,11 @@ func openPostgres(ctx context.Context, c Config) (_ engine, base int64, err erro
 		config.RuntimeParams["application_name"] = "tabard"
 	}
 	// An answered write must be on disk, whatever the server's default is. Stronger settings stay.
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+	db := sql.OpenDB(scopedConnector{places: &places{}, Connector: stdlib.GetConnector(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
 			WHERE current_setting('synchronous_commit') IN ('off', 'local')`)
 		return err
-	}))
+	}))})
 	conns := c.MaxConns
 	if conns <= 0 {
 		conns = postgresConns
@@ -71,6 +71,7 @@ func openPostgres(ctx context.Context, c Config) (_ engine, base int64, err erro
 }
 
 func (e *postgresEngine) prepare(ctx context.Context) (base int64, err error) {
+	ctx = system(ctx, atStart)
 	conn, err := e.db.Conn(ctx)
 	if err != nil {
 		return 0, fault.Wrap(fault.Unavailable, err, "the PostgreSQL database cannot be reached")
@@ -116,7 +117,7 @@ func (e *postgresEngine) close() error  { return e.db.Close() }
 
 func (e *postgresEngine) ping(ctx context.Context) error {
 	var n int
-	return e.session.row(ctx, "SELECT 1").Scan(&n)
+	return e.session.row(system(ctx, ownTable), "SELECT 1").Scan(&n)
 }
 
 func (e *postgresEngine) write(ctx context.Context, op operation) error {

@@ -1,9 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -16,7 +20,7 @@ type keyPair struct {
 
 const (
 	principalColumns = `p.account, p.id, p.name, p.roles, p.workloads, p.disabled, p.created`
-	keyColumns       = `access_keys.id, access_keys.account, access_keys.principal, access_keys.secret, access_keys.disabled, access_keys.version, access_keys.created,
+	keyColumns       = `access_keys.id, access_keys.account, access_keys.principal, access_keys.secret, access_keys.disabled, access_keys.version, access_keys.created, access_keys.last_used,
 		(SELECT o.name FROM principals o WHERE o.account = access_keys.account AND o.id = access_keys.principal)`
 )
 
@@ -48,16 +52,16 @@ func scanPrincipal(s scanner) (identity.Principal, error) {
 
 // keyRow is a row on its way to an identity.AccessKey.
 type keyRow struct {
-	k       identity.AccessKey
-	created int64
+	k             identity.AccessKey
+	created, used int64
 }
 
 func (r *keyRow) dest() []any {
-	return []any{&r.k.ID, (*string)(&r.k.Account), (*string)(&r.k.Principal), (*[]byte)(&r.k.Secret), &r.k.Disabled, &r.k.Version, &r.created, &r.k.Owner}
+	return []any{&r.k.ID, (*string)(&r.k.Account), (*string)(&r.k.Principal), (*[]byte)(&r.k.Secret), &r.k.Disabled, &r.k.Version, &r.created, &r.used, &r.k.Owner}
 }
 
 func (r *keyRow) key() identity.AccessKey {
-	r.k.Created, r.k.Secret = fromMillis(r.created), sealed(r.k.Secret)
+	r.k.Created, r.k.LastUsed, r.k.Secret = fromMillis(r.created), fromMillis(r.used), sealed(r.k.Secret)
 	return r.k
 }
 
@@ -77,9 +81,13 @@ func sealed(b vault.Sealed) vault.Sealed {
 
 // CreatePrincipal implements identity.PrincipalStore.
 func (d *DB) CreatePrincipal(ctx context.Context, p identity.Principal) error {
+	return d.within(ctx, p.Account, accounts.Principals, func(ctx context.Context, s session) error { return insertPrincipal(ctx, s, p) })
+}
+
+func insertPrincipal(ctx context.Context, s session, p identity.Principal) error {
 	const query = `INSERT INTO principals (account, id, name, roles, workloads, disabled, created)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	_, err := d.exec(ctx, query, string(p.Account), string(p.ID), p.Name, encodeList(p.Roles), encodeList(p.Workloads),
+	_, err := s.exec(ctx, query, string(p.Account), string(p.ID), p.Name, encodeList(p.Roles), encodeList(p.Workloads),
 		flag(p.Disabled), millis(p.Created))
 	return unique(err, "principal %q exists already", p.Name)
 }
@@ -104,15 +112,20 @@ func (d *DB) SetPrincipalDisabled(ctx context.Context, account access.Account, n
 		var id string
 		return found(s.row(ctx, query, flag(disabled), string(account), name).Scan(&id), "principal %q does not exist", name)
 	})
-	d.keys.clear() // any of them may be the principal's
+	d.keys.clear()   // any of them may be the principal's
+	d.trusts.clear() // any rule may be for it
 	return err
 }
 
 // CreateAccessKey implements identity.PrincipalStore.
 func (d *DB) CreateAccessKey(ctx context.Context, k identity.AccessKey) error {
+	return d.engine.single(ctx, func(ctx context.Context, s session) error { return insertKey(ctx, s, k) })
+}
+
+func insertKey(ctx context.Context, s session, k identity.AccessKey) error {
 	const query = `INSERT INTO access_keys (id, account, principal, secret, disabled, version, created)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	_, err := d.exec(ctx, query, k.ID, string(k.Account), string(k.Principal), blob(k.Secret), flag(k.Disabled), k.Version, millis(k.Created))
+	_, err := s.exec(ctx, query, k.ID, string(k.Account), string(k.Principal), blob(k.Secret), flag(k.Disabled), k.Version, millis(k.Created))
 	return unique(orphan(err, "principal %q does not exist", k.Principal), "access key %q exists already", k.ID)
 }
 
@@ -124,7 +137,7 @@ func (d *DB) KeyAndPrincipal(ctx context.Context, id string) (identity.AccessKey
 		var k keyRow
 		var p principalRow
 		var pair keyPair
-		err := d.engine.read().row(ctx, query, id).Scan(append(k.dest(), p.dest()...)...)
+		err := d.engine.read().row(system(ctx, byGlobalName), query, id).Scan(append(k.dest(), p.dest()...)...)
 		if err == nil {
 			pair.key = k.key()
 			pair.principal, err = p.principal()
@@ -156,4 +169,36 @@ func (d *DB) SetAccessKeyDisabled(ctx context.Context, account access.Account, i
 	})
 	d.keys.drop(id)
 	return or(k, err)
+}
+
+// ReplaceAccessKeys implements identity.PrincipalStore.
+func (d *DB) ReplaceAccessKeys(ctx context.Context, k identity.AccessKey) (disabled []string, err error) {
+	const query = `UPDATE access_keys SET disabled = 1, version = version + 1
+		WHERE account = $1 AND principal = $2 AND id <> $3 AND disabled = 0 RETURNING id`
+	err = d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if err := insertKey(ctx, s, k); err != nil {
+			return err
+		}
+		disabled, err = list(ctx, s, func(s scanner) (id string, err error) { return id, s.Scan(&id) }, query, string(k.Account), string(k.Principal), k.ID)
+		return err
+	})
+	d.keys.clear()
+	slices.Sort(disabled)
+	return or(disabled, err)
+}
+
+// KeysUsed implements identity.PrincipalStore.
+func (d *DB) KeysUsed(ctx context.Context, batch []identity.Use) error {
+	const query = `UPDATE access_keys SET last_used = $1 WHERE account = $2 AND id = $3 AND last_used < $1`
+	slices.SortFunc(batch, func(a, b identity.Use) int { // replicas lock the rows in one order
+		return cmp.Or(strings.Compare(string(a.Account), string(b.Account)), strings.Compare(a.ID, b.ID))
+	})
+	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		for _, u := range batch {
+			if _, err := s.exec(ctx, query, millis(u.At), string(u.Account), u.ID); err != nil {
+				return classify(err)
+			}
+		}
+		return nil
+	})
 }

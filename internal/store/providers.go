@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 )
@@ -52,7 +53,7 @@ func encodeOBO(o *broker.OnBehalfOf) string {
 func (d *DB) CreateProvider(ctx context.Context, p broker.Provider) error {
 	const query = `INSERT INTO providers (` + providerColumns + `)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)`
-	_, err := d.exec(ctx, query, string(p.Account), p.UID, p.Name, p.CallbackID, p.Vendor, p.ClientID, string(p.AuthMethod),
+	err := d.add(ctx, p.Account, accounts.CredentialProviders, query, string(p.Account), p.UID, p.Name, p.CallbackID, p.Vendor, p.ClientID, string(p.AuthMethod),
 		blob(p.Secret), p.SecretID, p.DiscoveryURL, p.Issuer, p.AuthorizationEndpoint, p.TokenEndpoint,
 		encodeList(p.ResponseTypes), encodeList(p.TokenAuthMethods), p.Pinned, p.Identity, encodeMap(p.Tags), p.Version,
 		millis(p.Created), millis(p.Updated), encodeOBO(p.OnBehalfOf), blob(p.PrivateKey), p.PublicKey,
@@ -82,7 +83,7 @@ func (d *DB) ProviderByUID(ctx context.Context, account access.Account, uid stri
 // ProviderByCallback implements broker.ProviderStore.
 func (d *DB) ProviderByCallback(ctx context.Context, callbackID string) (broker.Provider, error) {
 	const query = `SELECT ` + providerColumns + ` FROM providers WHERE callback_id = $1`
-	p, err := scanProvider(d.engine.read().row(ctx, query, callbackID))
+	p, err := scanProvider(d.engine.read().row(system(ctx, byGlobalName), query, callbackID))
 	return or(p, found(err, "no credential provider has this callback address"))
 }
 

@@ -54,7 +54,7 @@ func (d *DB) LeaseRevocation(ctx context.Context, t time.Time, ttl time.Duration
 		(SELECT account, id FROM revocations WHERE state = 'pending' AND due <= $2 AND lease_until < {now} ORDER BY due LIMIT 1)
 		RETURNING ` + revocationColumns
 	var r broker.Revocation
-	err := d.engine.single(ctx, func(ctx context.Context, s session) (err error) {
+	err := d.engine.single(system(ctx, dueWork), func(ctx context.Context, s session) (err error) {
 		r, err = scanRevocation(s.row(ctx, query, ttl.Milliseconds(), millis(t)))
 		return found(err, "no revocation is due")
 	})
@@ -81,6 +81,6 @@ func (d *DB) RevocationOf(ctx context.Context, account access.Account, connectio
 func (d *DB) SweepRevocations(ctx context.Context, t time.Time, limit int) (int, error) {
 	const query = `DELETE FROM revocations WHERE (account, id) IN
 		(SELECT account, id FROM revocations WHERE state <> 'pending' AND updated < $1 LIMIT $2)`
-	n, err := d.exec(ctx, query, millis(t), limit)
+	n, err := d.exec(system(ctx, dueWork), query, millis(t), limit)
 	return int(n), err
 }

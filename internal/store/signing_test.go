@@ -12,7 +12,7 @@ import (
 )
 
 func aSigningKey(p signing.Purpose, period int64, id string) signing.Row {
-	return signing.Row{Purpose: p, Period: period, ID: id, Public: `{"kty":"EC"}`, Sealed: vault.Sealed{1, 0, 2}, Created: at}
+	return signing.Row{Purpose: p, Period: period, ID: id, Public: `{"kty":"EC"}`, Sealed: vault.Sealed{1, 0, 2}, Begins: at, Created: at}
 }
 
 func TestSigningKeys(t *testing.T) {
@@ -36,5 +36,24 @@ func TestSigningKeys(t *testing.T) {
 			return db.AddSigningKey(context.Background(), aSigningKey("tokens", 13, fmt.Sprint("race-", i)))
 		})
 		wantEqual(t, "winners of a period", won, 1)
+	})
+}
+
+// H08: in one step the new key is there and the sealed halves of all others of its purpose are not.
+func TestReplaceSigningKeys(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		old, other := aSigningKey("tokens", 10, "a"), aSigningKey("audit", 10, "b")
+		must(t, db.AddSigningKey(ctx, old))
+		must(t, db.AddSigningKey(ctx, other))
+		taken := aSigningKey("tokens", 10, "c")
+		wantCode(t, "a serial that is taken", db.ReplaceSigningKeys(ctx, taken, at), fault.Conflict)
+		wantEqual(t, "after what was refused", got[[]signing.Row](t)(db.SigningKeys(ctx, "tokens", 0)), []signing.Row{old})
+		next := aSigningKey("tokens", 10, "c")
+		next.Serial = 1
+		must(t, db.ReplaceSigningKeys(ctx, next, at))
+		old.Sealed, old.Revoked = nil, at
+		wantEqual(t, "the revoked one and the new one", got[[]signing.Row](t)(db.SigningKeys(ctx, "tokens", 0)), []signing.Row{old, next})
+		wantEqual(t, "another purpose's", got[[]signing.Row](t)(db.SigningKeys(ctx, "audit", 0)), []signing.Row{other})
 	})
 }

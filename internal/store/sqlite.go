@@ -38,6 +38,7 @@ type sqliteEngine struct {
 	readers *sql.DB
 	session *pooled
 	writer  *writer
+	places  places
 }
 
 func openSQLite(ctx context.Context, c Config) (_ engine, base int64, err error) {
@@ -132,10 +133,13 @@ func lockDirectory(ctx context.Context, dir string) (*sql.DB, error) {
 }
 
 func (e *sqliteEngine) name() Engine  { return SQLite }
-func (e *sqliteEngine) read() session { return e.session }
+func (e *sqliteEngine) read() session { return scoped{e.session, &e.places} }
 
-func (e *sqliteEngine) write(ctx context.Context, op operation) error  { return e.writer.do(ctx, op) }
-func (e *sqliteEngine) single(ctx context.Context, op operation) error { return e.writer.do(ctx, op) }
+func (e *sqliteEngine) write(ctx context.Context, op operation) error {
+	return e.writer.do(ctx, func(ctx context.Context, s session) error { return op(ctx, scoped{s, &e.places}) })
+}
+
+func (e *sqliteEngine) single(ctx context.Context, op operation) error { return e.write(ctx, op) }
 
 // ping writes too: a full or read-only disk must show.
 func (e *sqliteEngine) ping(ctx context.Context) error {
@@ -143,7 +147,7 @@ func (e *sqliteEngine) ping(ctx context.Context) error {
 	if err := e.session.row(ctx, "SELECT count(*) FROM migrations").Scan(&n); err != nil {
 		return err
 	}
-	return e.single(ctx, func(ctx context.Context, s session) error {
+	return e.single(system(ctx, ownTable), func(ctx context.Context, s session) error {
 		_, err := s.exec(ctx, "UPDATE migrations SET number = number WHERE number = 1")
 		return err
 	})

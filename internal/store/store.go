@@ -19,8 +19,11 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/ceiling"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/signing"
 	"github.com/tabard-id/tabard/internal/vault"
@@ -33,6 +36,8 @@ type Config struct {
 	SQLitePath string
 	// PostgresURL returns a postgres:// URL. It is called once, and what it returns is neither logged nor put in errors.
 	PostgresURL func() string
+	// Quotas bound what accounts have that have no quotas of their own.
+	Quotas accounts.Quotas
 	// MaxConns bounds the connections to PostgreSQL, or the readers of SQLite. 0 means 16 and 4.
 	MaxConns int
 }
@@ -63,8 +68,17 @@ type DB struct {
 	providerUIDs cache[named, broker.Provider]
 	exchanges    cache[access.Account, bool] // whether an account has a provider that exchanges users' tokens
 	apiKeys      cache[named, broker.APIKeyProvider]
-	commits      atomic.Int64 // SQLite: number of the last audit transaction. PostgreSQL: what xids are counted from
-	auditInserts sync.Map     // number of records → text of the INSERT
+	trusts       cache[named, federation.Trust]
+	standings    cache[standingKey, identity.Standing]
+	// standingKinds says whether an account has any standing of a kind.
+	standingKinds  cache[standingKey, bool]
+	policyVersions cache[access.Account, int64]
+	ceilings       cache[named, ceiling.Row]
+	delegations    cache[named, identity.Delegation]
+	commits        atomic.Int64 // SQLite: number of the last audit transaction. PostgreSQL: what xids are counted from
+	auditInserts   sync.Map     // number of records → text of the INSERT
+	accounts       cache[access.Account, accounts.Account]
+	quotas         accounts.Quotas // of accounts that have none of their own
 }
 
 var (
@@ -101,7 +115,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
-	d := &DB{engine: e}
+	d := &DB{engine: e, quotas: c.Quotas}
 	d.commits.Store(base)
 	return d, nil
 }

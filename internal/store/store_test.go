@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,8 +14,12 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/store"
+	"github.com/tabard-id/tabard/internal/store/storetest"
 	"github.com/tabard-id/tabard/internal/vault"
 )
+
+// database is what each test gets a copy of.
+var database storetest.Template
 
 const (
 	account = access.Account("000000000000")
@@ -32,7 +35,7 @@ type opener func(t testing.TB) *store.DB
 // engines runs f on SQLite and on PostgreSQL.
 func engines(t *testing.T, f func(t *testing.T, open opener)) {
 	t.Run("sqlite", func(t *testing.T) {
-		c := store.Config{SQLitePath: filepath.Join(t.TempDir(), "tabard.db")}
+		c := store.Config{SQLitePath: database.New(t)}
 		f(t, func(t testing.TB) *store.DB { return open(t, c) })
 	})
 	t.Run("postgres", func(t *testing.T) {
@@ -307,7 +310,7 @@ func TestIssuersAndUsers(t *testing.T) {
 		i := identity.Issuer{
 			Account: account, URL: "https://idp.example/", Audiences: []string{"a"}, ClientIDs: []string{"c1", "c2"}, TokenUse: identity.UseAccess,
 			Workloads: []string{"cal*"}, Claims: map[string]string{"tid": "1"}, SubjectClaim: "oid", JWKSURI: "https://idp.example/k",
-			JWKS: []byte(`{"keys":[]}`), UserInfo: true, FromConfig: true, Created: at,
+			JWKS: []byte(`{"keys":[]}`), UserInfo: true, PolicyClaims: []string{"groups", `a","b`}, FromConfig: true, Created: at,
 		}
 		must(t, db.CreateIssuer(ctx, i))
 		wantCode(t, "same URL", db.CreateIssuer(ctx, i), fault.Conflict)
@@ -316,6 +319,9 @@ func TestIssuersAndUsers(t *testing.T) {
 		wantCode(t, "URL without its slash", err, fault.NotFound)
 		wantCode(t, "another account's", db.DeleteIssuer(ctx, other, i.URL), fault.NotFound)
 		wantEqual(t, "list", got[[]identity.Issuer](t)(db.Issuers(ctx, account, "", 5)), []identity.Issuer{i})
+		plain := identity.Issuer{Account: account, URL: "https://plain.example", Audiences: []string{"a"}, TokenUse: identity.UseAny, SubjectClaim: "sub", Created: at}
+		must(t, db.CreateIssuer(ctx, plain))
+		wantEqual(t, "issuer without lists", got[identity.Issuer](t)(db.Issuer(ctx, account, plain.URL)), plain)
 		must(t, db.DeleteIssuer(ctx, account, i.URL))
 		_, err = db.Issuer(ctx, account, i.URL)
 		wantCode(t, "deleted issuer, read before", err, fault.NotFound)

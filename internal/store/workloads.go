@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/accounts"
 	"github.com/tabard-id/tabard/internal/identity"
 )
 
@@ -24,7 +25,7 @@ func scanWorkload(s scanner) (w identity.Workload, err error) {
 // CreateWorkload implements identity.WorkloadStore.
 func (d *DB) CreateWorkload(ctx context.Context, w identity.Workload) error {
 	const query = `INSERT INTO workloads (` + workloadColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
-	_, err := d.exec(ctx, query, string(w.Account), w.UID, w.Name, w.Generation, encodeList(w.ReturnURLs), encodeMap(w.Tags),
+	err := d.add(ctx, w.Account, accounts.WorkloadIdentities, query, string(w.Account), w.UID, w.Name, w.Generation, encodeList(w.ReturnURLs), encodeMap(w.Tags),
 		w.Version, millis(w.Created), millis(w.Updated), millis(w.Deleted))
 	return unique(err, "workload identity %q exists already", w.Name)
 }

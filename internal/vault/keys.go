@@ -37,6 +37,9 @@ type keys struct {
 	aeads map[string]tink.AEAD
 	prfs  map[string]*prf.Set
 	drop  *time.Timer // takes them out of memory
+
+	version int64                // of the row
+	rings   map[string]ringState // of the server's own vault, those that rotate
 }
 
 // flightID names a round to the key service that callers share.
@@ -168,7 +171,7 @@ func (v *Vault) load(ctx context.Context, id vaultID) (*keys, error) {
 		return nil, err
 	}
 	k.born = born
-	return k, nil
+	return k, k.openRings(key, id, row)
 }
 
 // complete gives a vault that an earlier version made the keysets that have come since. Where another replica was

@@ -35,16 +35,17 @@ func (id vaultID) purposes() map[string]kind {
 			string(RingAccessKeys): sealing,
 			string(RingUserRefs):   naming,
 			string(RingSigning):    sealing,
+			string(RingSessions):   sealing,
 		}
 	}
 	return map[string]kind{purposeRecords: sealing}
 }
 
 // added reports whether vaults were made before they had this keyset, so that one without it lacks nothing. What is
-// sealed under such a keyset lies in tables that came with it: where a keyset is lost and not merely new, its values do
-// not open under the one that replaces it, and that is told.
+// sealed under such a keyset lies in tables that came with it, or lives an hour: where a keyset is lost and not merely new,
+// its values do not open under the one that replaces it, and that is told.
 func (id vaultID) added(purpose string) bool {
-	return id.account == Server && purpose == string(RingSigning)
+	return id.account == Server && (purpose == string(RingSigning) || purpose == string(RingSessions))
 }
 
 // keysetData is the associated data of a sealed keyset.

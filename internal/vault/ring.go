@@ -16,6 +16,7 @@ const (
 	RingAccessKeys Ring = "access-keys"            // seals the secrets of access keys
 	RingUserRefs   Ring = "user-refs"              // pseudorandom function; for UserRef only
 	RingSigning    Ring = "signing-keys"           // seals the installation's own signing keys
+	RingSessions   Ring = "session-credentials"    // seals the credentials of federated workloads
 )
 
 // serverVault is the one vault of the server itself.
@@ -54,7 +55,17 @@ func (v *Vault) OpenServer(ctx context.Context, ring Ring, aad, ciphertext []byt
 		return nil, fault.New(fault.Internal, "ring %q of the server does not open", ring)
 	}
 	plain, err := a.Decrypt(ciphertext[1:], encodeFields(string(ring), string(aad)))
+	if err == nil {
+		return plain, nil
+	}
+	newer, err := v.newer(ctx, k, ring, ciphertext)
 	if err != nil {
+		return nil, err
+	}
+	if newer == k {
+		return nil, ErrOpen
+	}
+	if plain, err = newer.aeads[string(ring)].Decrypt(ciphertext[1:], encodeFields(string(ring), string(aad))); err != nil {
 		return nil, ErrOpen
 	}
 	return plain, nil

@@ -160,8 +160,8 @@ func TestD02_RowsShowNothing(t *testing.T) {
 			}
 		}
 	}
-	if len(hidden) != 1+2+5 {
-		t.Fatalf("found %d secrets to look for, want 8", len(hidden))
+	if len(hidden) != 1+2+6 {
+		t.Fatalf("found %d secrets to look for, want 9", len(hidden))
 	}
 	for _, s := range seen {
 		for _, h := range hidden {

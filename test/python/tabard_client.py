@@ -9,22 +9,23 @@ CLIENT_OF_USERS too. Events: consent {url, callback} for each browser that is wa
 {checked, operations}, what held and what boto3 offers. The first assert that fails ends it with exit code 1 and a
 traceback.
 
-STEPS is the whole of it: one entry for each operation, in order. A new operation is a new entry.
+STEPS is the whole of it: one entry for each operation, in order. A new operation is a new entry. steps.py does them, and
+rights.py has what some need.
 """
 
 import datetime
 import json
 import os
-import subprocess
-import sys
+import time
 import types
 import uuid
 
 import boto3
-from botocore import xform_name
 from botocore.exceptions import ClientError, EndpointProviderError
 
 from application import Application
+from rights import AGENTS_POLICY, NOBODYS_POLICY, Provider
+from steps import aws, not_found, recent, refused, run
 from tell import setting, tell
 
 REGION = setting("AWS_REGION")
@@ -37,7 +38,14 @@ none = f"none-{mark}"
 names = [f"tests-{mark}-{i}" for i in range(3)]
 workload, heir, provider, machine = (f"{kind}-{mark}" for kind in ("workload", "heir", "provider", "machine"))
 made_up = f"https://{mark}.example.com"
+cluster, domain = f"https://{mark}.kubernetes.example.com", f"spiffe://{mark}.example.com"
 missing = {"connectionId": f"cn_{mark}"}
+agent, stuck, refusing, plain, rights = (f"{kind}-{mark}" for kind in ("agent", "stuck", "refusing", "plain", "rights"))
+account, other = str(uuid.uuid4().int)[:12], str(uuid.uuid4().int)[:12]
+quotas = {"workloadIdentities": 11, "credentialProviders": 12, "principals": 13, "policies": 14, "connections": 15, "requestsPerSecond": 16}
+alice, bob = ({"issuer": setting("ISSUER"), "subject": name} for name in ("alice", "bob"))
+somebody, nobody = {"userRef": uuid.uuid4().hex * 2}, {"userId": f"nobody-{mark}"}
+yesterday, tomorrow = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=n) for n in (-1, 1))
 s = types.SimpleNamespace()  # what one step finds and a later one asks with
 JWKS = json.dumps({"keys": [{  # RFC 7517 appendix A.1
     "kty": "EC", "crv": "P-256", "kid": "1", "alg": "ES256", "use": "sig",
@@ -50,65 +58,24 @@ def keep(**found):
     return True
 
 
-def recent(when):
-    assert abs((datetime.datetime.now(datetime.timezone.utc) - when).total_seconds()) < 120, when
-    return True
+def client(service, key):
+    return boto3.client(service, region_name=REGION, aws_access_key_id=key["accessKeyId"], aws_secret_access_key=key["secretAccessKey"])
 
 
-def refused(method, exception, status, arguments):
-    """Calls method, which must fail with that exception of the model."""
-    kind = getattr(tabard.exceptions, exception)
-    try:
-        method(**arguments)
-    except kind as e:
-        assert e.response["ResponseMetadata"]["HTTPStatusCode"] == status, e.response
-        assert e.response["ResponseMetadata"]["RequestId"], "no x-amzn-RequestId"
-        if exception == "ValidationException":
-            assert e.response["reason"], e.response
-        return
-    raise AssertionError(f"{method.__name__} was not refused with {exception}")
-
-
-def not_found(arguments):
-    return ("ResourceNotFoundException", 404, arguments)
-
-
-def paged(operation, member, size, arguments):
-    items = []
-    for page in tabard.get_paginator(operation).paginate(PaginationConfig={"PageSize": size}, **arguments):
-        assert len(page[member]) <= size, (operation, len(page[member]))
-        items += page[member]
-    return items
-
-
-def run(operation, *calls, pages=None, refusals=()):
-    """Does one step: each call is (arguments, check), and so is each of a paginator's walks (pages: member and size); a
-    check gets the answer or the items. What arguments are known only by then are given as a function."""
-    method = getattr(tabard, xform_name(operation))
-    for arguments, check in calls:
-        arguments = arguments() if callable(arguments) else arguments
-        answer = paged(xform_name(operation), *pages, arguments) if pages else method(**arguments)
-        assert check(answer), (operation, answer)
-    for exception, status, arguments in refusals() if callable(refusals) else refusals:
-        refused(method, exception, status, arguments)
-
-
-def own(**arguments):
+def own():
     """A client with the key that CreateAccessKey made."""
-    client = boto3.client("tabard", region_name=REGION, aws_access_key_id=s.key["accessKeyId"],
-                          aws_secret_access_key=s.key["secretAccessKey"])
-    return client.list_principals(**arguments)
+    return client("tabard", s.key)
 
 
 def key_works(answer):
     """An agent's key works, and may do what its role allows."""
-    refused(own, "AccessDeniedException", 403, {})
+    refused(own().list_principals, "AccessDeniedException", 403, {})
     return answer["accessKey"]["status"] == "ACTIVE"
 
 
 def key_is_dead(answer):
     try:
-        own()
+        own().list_principals()
         raise AssertionError("a disabled key works")
     except ClientError as e:
         assert e.response["Error"]["Code"] == "UnrecognizedClientException", e.response
@@ -158,6 +125,90 @@ def remembered(items):
     return recent(s.theirs["createdTime"]) and s.theirs["audiences"] == ["calendar"]
 
 
+def employ():
+    """An agent with a key and no rights yet, alice's and the asserted user's consent again, and connections of machines at
+    providers where they cannot be revoked: one is out of order, one refuses, and one has no endpoint for it."""
+    tabard.create_principal(name=agent, roles=["agent"], workloads=[workload])
+    s.agent = client("bedrock-agentcore", tabard.create_access_key(principalName=agent)["accessKey"])
+    busy, strict = Provider(503), Provider(400)
+    inline = {"authorizationServerMetadata": {"issuer": busy.metadata["issuer"], "authorizationEndpoint": busy.metadata["authorization_endpoint"],
+                                              "tokenEndpoint": busy.metadata["token_endpoint"]}}
+    for name, discovery in (stuck, {"discoveryUrl": busy.url}), (refusing, {"discoveryUrl": strict.url}), (plain, inline):
+        control.create_oauth2_credential_provider(
+            name=name, credentialProviderVendor="CustomOauth2", oauth2ProviderConfigInput={"customOauth2ProviderConfig": {
+                "oauthDiscovery": discovery, "clientId": setting("CLIENT_ID"), "clientSecret": setting("CLIENT_SECRET")}})
+        data.get_resource_oauth2_token(workloadIdentityToken=s.wat, resourceCredentialProviderName=name, oauth2Flow="M2M",
+                                       scopes=[setting("M2M_SCOPE")])
+    of_heir = data.get_workload_access_token(workloadName=heir)["workloadAccessToken"]
+    data.get_resource_oauth2_token(workloadIdentityToken=of_heir, resourceCredentialProviderName=machine, oauth2Flow="M2M",
+                                   scopes=[setting("M2M_SCOPE")])
+    connect()
+
+
+def release(client):
+    return client.get_resource_oauth2_token(workloadIdentityToken=s.alice, resourceCredentialProviderName=provider,
+                                            oauth2Flow="USER_FEDERATION", scopes=["openid"], resourceOauth2ReturnUrl=app.url,
+                                            audiences=["calendar"], resources=["https://calendar.example.com"])
+
+
+def overreach():
+    """The agent asks for alice's token, which has more than its policy permits: s.records are what the trail then has, one
+    with each member that decisions have, and the refusal first."""
+    try:
+        release(s.agent)
+        raise AssertionError("the agent got what no policy permits")
+    except ClientError as e:
+        assert e.response["Error"]["Code"] == "AccessDeniedException", e.response
+    trail = [r for r in tabard.list_audit_records(newest=True, maxResults=1000)["records"] if r["rule"] != "event" and r.get("principal")]
+    s.records = [next(r["recordId"] for r in trail if r["principal"] == agent and r["decision"] == "deny")]
+    s.records += {next(r["recordId"] for r in trail if member in r) for member in {m for r in trail for m in r}}
+
+
+def explained(a):
+    for record in s.records:
+        assert tabard.explain_decision(recordId=record)["record"]["recordId"] == record
+    assert all(not d["allowed"] and "calendar.write" in d["scopesBeyond"] and d["missing"] for d in (a["then"], a["now"])), a
+    return a["record"]["principal"] == agent and a["remarks"]
+
+
+def stands(kind, status):
+    """A check that a standing has changed just now."""
+    return lambda a: (a["standing"]["kind"], a["standing"]["status"]) == (kind, status) and recent(a["standing"]["changedTime"])
+
+
+def question(**of):
+    return {"operation": "GetResourceOauth2Token", "workloadName": workload, "providerName": provider, "flow": "USER_FEDERATION", **of}
+
+
+def holders(answer):
+    """Who can, by name: root always can."""
+    by = {p["principalName"]: p for p in answer["principals"]}
+    assert by["root"]["rule"] and by["root"]["principalId"], by
+    return by
+
+
+def begun(name):
+    """A check of a revocation that was begun, which it waits for: found by its name from then on."""
+    return lambda a: keep(**{name: a["revocation"]["revocationId"]}) and recent(a["revocation"]["requestedTime"]) and finished(name)
+
+
+def until(done, name):
+    """Asks for a revocation until done is true of the answer."""
+    arguments, end = {"revocationId": getattr(s, name)}, time.monotonic() + 30
+    while not done(tabard.get_revocation(**arguments)):
+        assert time.monotonic() < end, name
+        time.sleep(0.05)
+    return arguments
+
+
+def finished(name):
+    return until(lambda a: a["revocation"]["state"] == "DONE", name)
+
+
+def erased(a):
+    return len(a["userRef"]) == 64 and a["receipt"]
+
+
 def audited(page):
     for r in page["records"]:
         recent(r["time"])
@@ -197,7 +248,8 @@ STEPS = [
      ({"issuer": setting("CORPORATE_ISSUER"), "clientIds": [setting("CLIENT_OF_USERS")], "userinfo": True},
       lambda a: a["trustedIssuer"]["userinfo"]),
      ({"issuer": made_up, "audiences": ["a"], "tokenUse": "access", "workloads": [workload], "claims": {"hd": "example.com"},
-       "subjectClaim": "oid", "jwks": JWKS}, lambda a: a["trustedIssuer"]["claims"] and a["trustedIssuer"]["jwksSource"]),
+       "subjectClaim": "oid", "jwks": JWKS, "policyClaims": ["groups", "hd"]},
+      lambda a: a["trustedIssuer"]["claims"] and a["trustedIssuer"]["policyClaims"] == ["groups", "hd"] and a["trustedIssuer"]["jwksSource"]),
      ({"issuer": made_up + "/2", "audiences": ["a"], "jwksUri": made_up + "/keys"},
       lambda a: a["trustedIssuer"]["jwksUri"] == made_up + "/keys"),
      {"refusals": [("ConflictException", 409, {"issuer": setting("ISSUER"), "audiences": ["b"]})]}),
@@ -256,18 +308,157 @@ STEPS = [
     ("DeleteConnection", (lambda: s.one, lambda a: True),
      {"refusals": lambda: [not_found(s.one)]}),
 
+    ("CreateWorkloadIssuer",
+     ({"issuer": cluster, "kind": "OIDC", "audiences": ["tabard"], "jwksUri": "https://keys.example.com", "allowOtherAudiences": True},
+      lambda a: a["workloadIssuer"]["status"] == "ACTIVE" and a["workloadIssuer"]["allowOtherAudiences"] and recent(a["workloadIssuer"]["createdTime"])),
+     ({"issuer": domain, "audiences": ["tabard"], "jwks": JWKS.replace('"sig"', '"jwt-svid"')},
+      lambda a: a["workloadIssuer"]["kind"] == "SPIFFE" and a["workloadIssuer"]["jwksSource"] == "document"),
+     {"refusals": [("ConflictException", 409, {"issuer": cluster, "audiences": ["tabard"]}),
+                   ("ValidationException", 400, {"issuer": "kubernetes/serviceaccount", "audiences": ["tabard"]})]}),
+    ("ListWorkloadIssuers", ({}, lambda items: {cluster, domain} <= {i["issuer"] for i in items}), {"pages": ("workloadIssuers", 1)}),
+    ("CreateFederationRule",
+     ({"issuer": cluster, "subject": "system:serviceaccount:prod:*", "claims": {"kubernetes.io/serviceaccount/uid": "1"}, "principalName": names[0]},
+      lambda a: a["rule"]["claims"] and a["rule"]["principalName"] == names[0] and recent(a["rule"]["createdTime"]) and keep(rule=a["rule"]["ruleId"])),
+     ({"issuer": domain, "subject": f"{domain}/agent", "principalName": names[0]}, lambda a: a["rule"]["ruleId"] != s.rule),
+     {"refusals": [("ValidationException", 400, {"issuer": cluster, "subject": "a", "principalName": "root"}),
+                   not_found({"issuer": made_up + "/none", "subject": "a", "principalName": names[0]})]}),
+    ("ListFederationRules", ({"principalName": names[0]}, lambda items: len(items) == 2),
+     ({"issuer": cluster}, lambda items: [r["ruleId"] for r in items] == [s.rule]), {"pages": ("rules", 1)}),
+    ("DeleteFederationRule", (lambda: {"ruleId": s.rule}, lambda a: True), {"refusals": lambda: [not_found({"ruleId": s.rule})]}),
+    ("DeleteWorkloadIssuer", ({"issuer": cluster}, lambda a: True), ({"issuer": domain}, lambda a: True),
+     {"refusals": [not_found({"issuer": cluster})]}),
+
+    (employ,),
+    ("ValidatePolicy", ({"text": "permit (principal, action, nothing);"},
+                        lambda a: [(p["severity"], p["line"]) for p in a["problems"]] == [("ERROR", 1)] and a["problems"][0]["column"]),
+     ({"text": AGENTS_POLICY % agent}, lambda a: a["problems"] == [])),
+    ("PutPolicy", ({"name": rights, "text": AGENTS_POLICY % agent, "description": "no more than openid"},
+                   lambda a: keep(policy=a["policy"]) and a["policy"]["source"] == "CREATED" and recent(a["policy"]["createdTime"])),
+     (lambda: {"name": rights, "text": AGENTS_POLICY % agent, "description": "as before", "expectedVersion": s.policy["version"]},
+      lambda a: a["policy"]["version"] > s.policy["version"] and recent(a["policy"]["lastUpdatedTime"])),
+     ({"name": rights + "-2", "text": NOBODYS_POLICY}, lambda a: "nobody" in a["problems"][0]["message"]),
+     {"refusals": lambda: [("ConflictException", 409, {"name": rights, "text": NOBODYS_POLICY, "expectedVersion": s.policy["version"]}),
+                           ("ValidationException", 400, {"name": rights, "text": "permit"})]}),
+    ("GetPolicy", ({"name": rights}, lambda a: a["policy"]["text"] == AGENTS_POLICY % agent and a["policy"]["description"] == "as before" and
+                   a["policy"]["createdBy"] == "root"), {"refusals": [not_found({"name": none})]}),
+    ("ListPolicies", ({}, lambda items: {rights, rights + "-2"} <= {p["name"] for p in items} and "BUILT_IN" in {p["source"] for p in items}),
+     ({"principalName": agent}, lambda items: rights in {p["name"] for p in items} and rights + "-2" not in {p["name"] for p in items}),
+     ({"workloadName": workload}, lambda items: rights in {p["name"] for p in items}), {"pages": ("policies", 2)}),
+    ("SimulateDecision",
+     ({"question": question(principalName=agent, scopes=["openid"], audience="none", time=datetime.datetime.now(datetime.timezone.utc),
+                            user={"issuer": setting("ISSUER"), "subject": "alice", "claims": "{}"})},
+      lambda a: a["decision"]["allowed"] and a["decision"]["policies"] == [rights] and a["decision"]["rule"] == f"policy:{rights}"),
+     ({"question": question(principalName=agent, scopes=["openid", "mail"])},
+      lambda a: not a["decision"]["allowed"] and a["decision"]["scopesBeyond"] == ["mail"] and a["decision"]["missing"]),
+     ({"question": question(principalName=agent, user={"userId": "u"}), "policies": [NOBODYS_POLICY]}, lambda a: not a["decision"]["allowed"]),
+     {"refusals": [not_found({"question": question(principalName=none)}),
+                   ("ValidationException", 400, {"question": {"principalName": agent, "operation": "Fly"}})]}),
+    ("FindWhoCan", (question(scopes=["openid"], audience="none", user={"issuer": setting("ISSUER"), "subject": "alice", "claims": "{}"}),
+                    lambda a: holders(a)[agent]["policies"] == [rights]),
+     (question(scopes=["openid", "mail"], user={"userId": "u"}), lambda a: holders(a)[agent]["scopesBeyond"] == ["mail"]),
+     {"refusals": [("ValidationException", 400, {"operation": "Fly"})]}),
+    (overreach,),
+    ("ExplainDecision", (lambda: {"recordId": s.records[0]}, explained), {"refusals": [not_found({"recordId": "no-such-record-1"})]}),
+    ("DeletePolicy", ({"name": rights + "-2"}, lambda a: True),
+     {"refusals": [not_found({"name": rights + "-2"}), ("ValidationException", 400, {"name": "builtin:admin"})]}),
+
+    ("SetCeilings", ({"workloadName": workload, "ceilings": {"releasesPerMinute": 100, "usersPerHour": 50, "freeze": True}},
+                     lambda a: a["ceilings"] == {"releasesPerMinute": 100, "usersPerHour": 50, "freeze": True}),
+     {"refusals": [not_found({"workloadName": none, "ceilings": {}})]}),
+    (lambda: release(data),),
+    ("GetCeilings", ({"workloadName": workload}, lambda a: a["ceilings"]["freeze"] and a["usersThisHour"] == 2 and a["status"] == "ACTIVE" and
+                     a["releasesThisMinute"] >= 1), {"refusals": [not_found({"workloadName": none})]}),
+
+    ("CreateDelegation", *(({"workloadName": workload, "userToken": setting("USER_TOKEN"), "note": note,
+                             "grants": [{"providerName": provider, "scopes": ["openid", "calendar.write"]}], "until": tomorrow},
+                            lambda a, note=note: keep(**{note: a["delegation"]}) and a["delegation"]["grants"][0]["providerName"] == provider and
+                            a["delegation"]["note"] == note and recent(a["delegation"]["createdTime"])) for note in ("books", "bills", "mails")),
+     {"refusals": [not_found({"workloadName": workload, "userToken": setting("USER_TOKEN"), "grants": [{"providerName": none}], "until": tomorrow}),
+                   ("ValidationException", 400, {"workloadName": workload, "userToken": setting("USER_TOKEN"),
+                                                 "grants": [{"providerName": provider}], "until": 0})]}),
+    ("GetWorkloadAccessTokenForDelegation",
+     (lambda: {"workloadName": workload, "delegationId": s.books["delegationId"]},
+      lambda a: a["workloadAccessToken"] and a["expiresAt"] <= tomorrow),
+     {"refusals": [not_found({"workloadName": workload, "delegationId": "dlg-none"})]}),
+    ("EndDelegation", (lambda: {"delegationId": s.books["delegationId"], "userToken": setting("USER_TOKEN")},
+                       lambda a: a["delegation"]["state"] == "ENDED" and recent(a["delegation"]["endedTime"]) and recent(a["delegation"]["lastUsedTime"])),
+     (lambda: {"delegationId": s.bills["delegationId"]}, lambda a: a["delegation"]["state"] == "ENDED"),
+     {"refusals": [not_found({"delegationId": "dlg-none"})]}),
+    ("ListDelegations", ({"workloadName": workload, "userToken": setting("USER_TOKEN")},
+                         lambda items: {d["note"]: d["state"] for d in items} == {"books": "ENDED", "bills": "ENDED", "mails": "ACTIVE"}),
+     ({"user": alice}, lambda items: len(items) == 3), ({"user": nobody}, lambda items: items == []),
+     (lambda: {"user": {"userRef": s.mails["userRef"]}}, lambda items: len(items) == 3), {"pages": ("delegations", 1)}),
+
+    ("DisableWorkloadIdentity", ({"name": heir, "reason": "why"}, stands("WORKLOAD_IDENTITY", "DISABLED")), {"refusals": [not_found({"name": none})]}),
+    ("DisableUser", *(({"user": user, "reason": "why"}, stands("USER", "DISABLED")) for user in (bob, somebody, nobody)),
+     {"refusals": [("ValidationException", 400, {"user": {}})]}),
+    ("DisableTrustedIssuer", ({"issuer": made_up, "reason": "why"}, stands("ISSUER", "DISABLED")), {"refusals": [not_found({"issuer": made_up + "/3"})]}),
+    ("DisableCredentialProvider", ({"name": plain, "reason": "why"}, stands("PROVIDER", "DISABLED")), {"refusals": [not_found({"name": none})]}),
+    ("ListStandings", *(({"kind": kind}, lambda items, n=n: len(items) >= n and {i["reason"] for i in items if i["status"] == "DISABLED"} == {"why"})
+                        for kind, n in (("WORKLOAD_IDENTITY", 1), ("USER", 3), ("ISSUER", 1), ("PROVIDER", 1))), {"pages": ("standings", 1)}),
+    ("EnableWorkloadIdentity", ({"name": heir}, stands("WORKLOAD_IDENTITY", "ACTIVE")), {"refusals": [not_found({"name": none})]}),
+    ("EnableUser", *(({"user": user}, stands("USER", "ACTIVE")) for user in (bob, somebody, nobody)),
+     {"refusals": [("ValidationException", 400, {"user": {}})]}),
+    ("EnableTrustedIssuer", ({"issuer": made_up}, stands("ISSUER", "ACTIVE")), {"refusals": [not_found({"issuer": made_up + "/3"})]}),
+    ("EnableCredentialProvider", ({"name": plain}, stands("PROVIDER", "ACTIVE")), {"refusals": [not_found({"name": none})]}),
+
+    ("RevokeAccess", ({"user": alice, "upstream": True, "reason": "lost laptop"},
+                      lambda a: begun("laptop")(a) and a["revocation"]["delegationsEnded"] == 1 and a["revocation"]["workloadAccessTokensEnded"] and
+                      a["revocation"]["requestedBy"] == "root" and a["revocation"]["reason"] == "lost laptop"),
+     *(({"user": user}, lambda a: begun("none")(a) and a["revocation"]["connections"] == 0) for user in (somebody, nobody)),
+     ({"providerName": plain, "upstream": True}, begun("plain")), ({"providerName": refusing, "upstream": True}, begun("refusing")),
+     ({"workloadName": workload, "providerName": stuck, "upstream": True}, 
+      lambda a: keep(stuck=a["revocation"]["revocationId"]) and a["revocation"]["pendingUpstream"] == 1 and
+      until(lambda a: "reason" in a["items"][0], "stuck")),
+     {"refusals": [("ValidationException", 400, {}), not_found({"providerName": none})]}),
+    ("GetRevocation", (lambda: {"revocationId": s.laptop}, lambda a: recent(a["revocation"]["finishedTime"]) and a["receipt"].count(".") == 2 and
+                       a["revocation"]["revokedUpstream"] == 1 and a["items"][0]["userRef"] == s.mails["userRef"]),
+     (lambda: {"revocationId": s.plain}, lambda a: a["revocation"]["unsupportedUpstream"] == 1 and a["items"][0]["upstream"] == "unsupported"),
+     (lambda: {"revocationId": s.refusing}, lambda a: a["revocation"]["failedUpstream"] == 1 and "unsupported_token_type" in a["items"][0]["reason"]),
+     (lambda: {"revocationId": s.stuck}, lambda a: a["revocation"]["state"] == "RUNNING" and a["revocation"]["pendingUpstream"] == 1),
+     {"refusals": [not_found({"revocationId": "rvk-none"})]}),
+    ("EraseUser", ({"user": {"userId": f"user-{mark}"}, "reason": "asked for it"}, lambda a: a["connectionsRevoked"] == 1 and erased(a)),
+     *(({"user": user}, erased) for user in (alice, somebody)),
+     {"refusals": [("ValidationException", 400, {"user": {}})]}),
+    ("RevokeAccess", ({"wholeAccount": True, "reason": "all of it"}, begun("whole"))),
+    ("GetRevocation", (lambda: {"revocationId": s.whole}, lambda items: [i["providerName"] for i in items] == [machine] * 2), {"pages": ("items", 1)}),
+
+    ("CreateAccount", ({"name": "acme"}, lambda a: len(a["account"]["accountId"]) == 12 and a["account"]["status"] == "ACTIVE"),
+     ({"accountId": account, "name": "globex", "quotas": quotas}, lambda a: a["account"]["quotas"] == quotas and recent(a["account"]["createdTime"])),
+     ({"accountId": other, "name": "initech"}, lambda a: keep(boss=a["rootAccessKey"]) and
+      [p["name"] for p in client("tabard", s.boss).list_principals()["principals"]] == ["root"]),
+     {"refusals": [("ConflictException", 409, {"accountId": account, "name": "globex"}),
+                   ("ValidationException", 400, {"accountId": "twelve chars", "name": "globex"})]}),
+    ("DisableAccount", ({"accountId": account, "reason": "unpaid"}, lambda a: a["account"]["status"] == "DISABLED" and a["account"]["reason"] == "unpaid"),
+     {"refusals": [not_found({"accountId": "999999999999"})]}),
+    ("UpdateAccount", ({"accountId": account, "quotas": {**quotas, "policies": 7}}, lambda a: a["account"]["quotas"]["policies"] == 7),
+     {"refusals": [not_found({"accountId": "999999999999", "quotas": {}})]}),
+    ("ListAccounts", ({}, lambda items: {account: "DISABLED", other: "ACTIVE"}.items() <= {a["accountId"]: a["status"] for a in items}.items()),
+     {"pages": ("accounts", 1)}),
+    ("EnableAccount", ({"accountId": account}, lambda a: a["account"]["status"] == "ACTIVE"), {"refusals": [not_found({"accountId": "999999999999"})]}),
+    ("RotateRootKey", ({}, lambda a: a["disabledAccessKeyIds"] == [s.boss["accessKeyId"]] and keep(boss=a["accessKey"]) and
+                       client("tabard", s.boss).list_principals()["principals"]), {"by": lambda: client("tabard", s.boss)}),
+
+    ("ListSigningKeys", ({}, lambda a: {"TOKENS", "AUDIT"} >= {k["purpose"] for k in a["keys"]} and keep(keys=a["keys"]))),
+    ("RotateSigningKey", ({"purpose": "AUDIT"}, lambda a: a["key"]["keyId"] not in {k["keyId"] for k in s.keys} and recent(a["key"]["createdTime"])),
+     ({"purpose": "TOKENS", "revoke": True}, lambda a: a["key"]["status"] == "CURRENT"),
+     {"refusals": [("ValidationException", 400, {"purpose": "LOVE"})]}),
+
     ("DeleteTrustedIssuer", ({"issuer": made_up}, lambda a: True), {"refusals": [not_found({"issuer": made_up})]}),
     ("ListAuditRecords", ({"newest": True, "maxResults": 200}, audited),
      (lambda: {"nextToken": s.next}, lambda a: {r["action"] for r in a["records"]} == {"ListAuditRecords"}),
-     ({"workloadName": workload, "maxResults": 200}, lambda a: a["records"])),
+     ({"workloadName": workload, "maxResults": 200}, lambda a: a["records"]),
+     ({"principalName": agent, "providerName": provider, "operation": "GetResourceOauth2Token", "deniedOnly": True, "from": yesterday, "to": tomorrow},
+      lambda a: {(r["principal"], r["provider"], r["action"], r["decision"]) for r in a["records"]} == {(agent, provider, "GetResourceOauth2Token", "deny")}),
+     (lambda: {"userRef": s.mails["userRef"], "outcome": "created"}, lambda a: {"created"} == {r["outcome"] for r in a["records"]}),
+     ({"to": yesterday}, lambda a: a["records"] == [])),
+    ("CreateAuditCheckpoint", ({}, lambda a: keep(checkpoint=a["checkpoint"]) and recent(a["checkpoint"]["time"]) and a["checkpoint"]["records"])),
+    ("ListAuditCheckpoints", ({}, lambda items: s.checkpoint in items), {"pages": ("checkpoints", 1)}),
+    ("VerifyAudit", ({}, lambda a: a["verified"] and a["recordsChecked"] > 100),
+     (lambda: {"checkpoint": s.checkpoint["token"]}, lambda a: a["verified"] and a["recordsUnprovable"] and a["findings"] == []), {"refusals": [("ValidationException", 400, {"checkpoint": "no token"})]}),
+    ("PruneAudit", (lambda: {"checkpointId": s.checkpoint["checkpointId"]}, lambda a: a["recordsRemoved"] > 100),
+     {"refusals": [not_found({"checkpointId": none})]}),
 ]
-
-
-def aws(*arguments):
-    """Runs the aws command with our environment, and returns its exit code, its answer and its words."""
-    run = subprocess.run([sys.executable, "-m", "awscli", "tabard", *arguments, "--region", REGION, "--output", "json"],
-                         capture_output=True, text=True, timeout=60)
-    return run.returncode, json.loads(run.stdout) if run.stdout.strip() else None, run.stderr
 
 
 def command():
@@ -297,7 +488,7 @@ for operation, *calls in STEPS:
         operation()
         continue
     options = calls.pop() if isinstance(calls[-1], dict) else {}
-    run(operation, *calls, **options)
+    run(options.pop("by", lambda: tabard)(), operation, *calls, **options)
     if operation not in checked:
         checked.append(operation)
 command()

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tabard-id/tabard/api"
+)
+
+func newAllow(t terminal) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "allow AGENT PROVIDER", Short: "Let an agent have the tokens of a provider", Args: exactly("AGENT", "PROVIDER"),
+		Long: `Writes the policy that an agent needs, and prints it: whoever acts for the workload identity AGENT may get workload access
+tokens for it, and with them the tokens or the key of the credential provider PROVIDER. A token that has a scope besides those
+given is refused, and the refusal names the scope. The same command again replaces the policy.
+
+The principal that acts for AGENT comes with tabard principal create --role agent --workload AGENT.`,
+		Example: examples(
+			"tabard allow calendar-agent google-calendar --scopes https://www.googleapis.com/auth/calendar.events", "one scope",
+			"tabard allow calendar-agent google-calendar --scopes openid,email --flow USER_FEDERATION", "two, and for users only",
+			"tabard allow helpdesk github --user-issuer https://login.example.com", "only for users of one issuer",
+			"tabard allow helpdesk weather --principal helpdesk-eu", "only one of the principals that act for it"),
+	}
+	r := newRight(t, cmd, "may have")
+	cmd.Flags().BoolVar(&r.asserted, "asserted-users", false, "also for users whom the caller names by an id, where the workload identity accepts those")
+	r.run("allow", r.permit)
+	return cmd
+}
+
+func newDeny(t terminal) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "deny AGENT PROVIDER", Short: "Refuse an agent the tokens of a provider", Args: exactly("AGENT", "PROVIDER"),
+		Long: `Writes a policy that forbids, and prints it: whoever acts for the workload identity AGENT gets no tokens of the credential
+provider PROVIDER, whatever else is permitted. With flags it forbids only what they all describe. The same command again
+replaces the policy; tabard policy delete takes it back.`,
+		Example: examples(
+			"tabard deny calendar-agent google-calendar", "nothing of this provider",
+			"tabard deny calendar-agent google-calendar --scopes https://mail.google.com/", "no token that has this scope"),
+	}
+	r := newRight(t, cmd, "must not have")
+	r.run("deny", r.forbid)
+	return cmd
+}
+
+// right is what allow and deny write down.
+type right struct {
+	cmd               *cobra.Command
+	terminal          terminal
+	finder            finder
+	agent, provider   string
+	scopes            []string
+	flow, userIssuer  string
+	principal, policy string
+	asserted          bool
+}
+
+func newRight(t terminal, cmd *cobra.Command, may string) *right {
+	r := &right{cmd: cmd, terminal: t}
+	r.finder.addFlags(cmd, t)
+	flags := cmd.Flags()
+	flags.StringSliceVar(&r.scopes, "scopes", nil, "scopes that a token "+may+", a `list` (,); may be given again (default: any)")
+	flags.StringVar(&r.flow, "flow", "", "only this `flow`: USER_FEDERATION, M2M or ON_BEHALF_OF_TOKEN_EXCHANGE; an API key has none")
+	flags.StringVar(&r.userIssuer, "user-issuer", "", "only for users whom a token of this issuer proves, by `URL`")
+	flags.StringVar(&r.principal, "principal", "", "only this principal, by `name` (default: each that is paired with AGENT)")
+	flags.StringVar(&r.policy, "name", "", "`name` of the policy (default made of AGENT and PROVIDER)")
+	complete(cmd, "flow", oneOf("USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE"))
+	complete(cmd, "principal", inFlag(principalNames(&r.finder)))
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch len(args) {
+		case 0:
+			return workloadNames(&r.finder)(cmd, nil, typed)
+		case 1:
+			return providerNames(&r.finder)(cmd, nil, typed)
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return r
+}
+
+func (r *right) run(verb string, text func() string) {
+	policyAnswering(r.cmd, r.terminal, &r.finder, func(ctx context.Context, c *client, args []string) (*api.Policy, []api.PolicyProblem, error) {
+		r.agent, r.provider = args[0], args[1]
+		if err := r.check(); err != nil {
+			return nil, nil, err
+		}
+		q := api.PutPolicyRequest{Name: r.policy, Text: text()}
+		if q.Name == "" {
+			q.Name = strings.Join([]string{verb, r.agent, r.provider}, ":")
+			if r.principal != "" {
+				q.Name += ":" + strings.ReplaceAll(r.principal, "/", ":")
+			}
+			if len(q.Name) > 128 {
+				return nil, nil, usage("--name gives it another", "the policy's name would be too long")
+			}
+		}
+		return putPolicy(ctx, c, q)
+	}, written)
+}
+
+// check refuses what could end a literal of the policy.
+func (r *right) check() error {
+	for _, s := range append([]string{r.agent, r.provider, r.flow, r.userIssuer, r.principal}, r.scopes...) {
+		if strings.ContainsFunc(s, func(c rune) bool { return c == '"' || c == '\\' || unicode.IsControl(c) }) {
+			return usage("usage: "+r.cmd.UseLine(), "%q has characters that no name, scope or URL has", s)
+		}
+	}
+	switch r.flow {
+	case "", "USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE":
+		return nil
+	}
+	return usage("--flow is USER_FEDERATION, M2M or ON_BEHALF_OF_TOKEN_EXCHANGE", "unknown flow %q", oneLine(r.flow))
+}
+
+// permit is the policy of allow. What the user's token says is known when a token is released, not yet when the agent
+// asks for a workload access token, so the conditions are of the release.
+func (r *right) permit() string {
+	acts := []string{"mint", "describe"}
+	if r.asserted {
+		acts = append(acts, "assert")
+	}
+	conditions := r.conditions()
+	if len(r.scopes) > 0 {
+		conditions = append(conditions, r.scopeSet()+".containsAll(context.scopes)")
+	}
+	atProvider := fmt.Sprintf("resource == Tabard::Provider::%q", r.provider)
+	text := r.statement("permit", acts, r.onWorkload(), nil)
+	if len(conditions) == 0 {
+		return text + r.statement("permit", []string{"release", "report"}, atProvider, nil)
+	}
+	return text + r.statement("permit", []string{"release"}, atProvider, conditions) + r.statement("permit", []string{"report"}, atProvider, r.onlyFor())
+}
+
+// forbid is the policy of deny.
+func (r *right) forbid() string {
+	conditions := r.conditions()
+	if len(r.scopes) > 0 {
+		conditions = append(conditions, "context.scopes.containsAny("+r.scopeSet()+")")
+	}
+	return r.statement("forbid", []string{"release"}, fmt.Sprintf("resource == Tabard::Provider::%q", r.provider), conditions)
+}
+
+// onWorkload is the scope of what is done to the workload identity itself.
+func (r *right) onWorkload() string {
+	if r.principal == "" {
+		return "resource" // who is in the workload identity acts for no other in one request
+	}
+	return fmt.Sprintf("resource == Tabard::WorkloadIdentity::%q", r.agent)
+}
+
+// onlyFor is the condition that a principal, who may be paired with several, acts for the agent.
+func (r *right) onlyFor() []string {
+	if r.principal == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("context.workload == %q", r.agent)}
+}
+
+func (r *right) conditions() []string {
+	c := r.onlyFor()
+	if r.flow != "" {
+		c = append(c, fmt.Sprintf("context.flow == %q", r.flow))
+	}
+	if r.userIssuer != "" {
+		c = append(c, fmt.Sprintf("context.user.issuer == %q", r.userIssuer))
+	}
+	return c
+}
+
+func (r *right) scopeSet() string {
+	quoted := make([]string, len(r.scopes))
+	for i, s := range r.scopes {
+		quoted[i] = `"` + s + `"`
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func (r *right) statement(effect string, acts []string, resource string, conditions []string) string {
+	who := fmt.Sprintf("principal in Tabard::WorkloadIdentity::%q", r.agent)
+	if r.principal != "" {
+		who = fmt.Sprintf("principal == Tabard::Principal::%q", r.principal)
+	}
+	for i, a := range acts {
+		acts[i] = `Tabard::Action::"` + a + `"`
+	}
+	when := ""
+	if len(conditions) > 0 {
+		when = "\nwhen { " + strings.Join(conditions, " && ") + " }"
+	}
+	return fmt.Sprintf("%s (\n  %s,\n  action in [%s],\n  %s\n)%s;\n", effect, who, strings.Join(acts, ", "), resource, when)
+}

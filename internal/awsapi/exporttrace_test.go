@@ -1,0 +1,4 @@
+package awsapi
+
+// TraceID is traceID.
+var TraceID = traceID

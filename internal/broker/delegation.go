@@ -1,0 +1,70 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+)
+
+// ProviderUIDs implements identity.ProviderNames: the uids of the providers of either kind with the name. It decides nothing
+// about a caller.
+func (b *Broker) ProviderUIDs(ctx context.Context, account access.Account, name string) ([]string, error) {
+	return b.providersNamed(ctx, account, name)
+}
+
+// bounds are what the delegation of a workload access token leaves of a provider. The zero value leaves everything: the
+// token was not minted under one.
+type bounds struct {
+	delegation string
+	scopes     []string
+}
+
+// bound finds the bounds of the token at its provider, and turns away what is for a provider that the user did not
+// delegate.
+func (b *Broker) bound(ctx context.Context, g grounds) (bounds, error) {
+	id := g.token.Delegation()
+	if id == "" {
+		return bounds{}, nil
+	}
+	scopes, granted, err := b.identity.Delegated(ctx, g.token, g.provider.UID)
+	if err != nil {
+		return bounds{}, err
+	}
+	if !granted {
+		return bounds{}, b.turnAway(ctx, g, "delegation", notDelegated(id, g.provider.Name))
+	}
+	return bounds{delegation: id, scopes: scopes}, nil
+}
+
+func notDelegated(id, provider string) error {
+	return fault.New(fault.Denied, "the delegation %s is not for provider %s: the user has to delegate it", id, provider)
+}
+
+// within refuses scopes that the user did not delegate, and names them. They are those of the token that would be
+// released: a stored one with more than was delegated stays where it is.
+func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
+	if g.bounds.delegation == "" {
+		return nil
+	}
+	beyond := slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
+	if len(beyond) == 0 {
+		return nil
+	}
+	g.facts.Scopes, g.facts.Detail = scopes, clean(fmt.Sprintf("beyond the delegation: %q", beyond), 300)
+	return b.turnAway(ctx, g, "delegation", fault.New(fault.Denied,
+		"the token of provider %s has the scopes %q, which the delegation %s does not include: the user has to delegate them, or consent to less",
+		g.provider.Name, beyond, g.bounds.delegation))
+}
+
+// awake refuses to open a consent session for a user who is not there.
+func (b *Broker) awake(ctx context.Context, g grounds) error {
+	if g.bounds.delegation == "" {
+		return nil
+	}
+	return b.turnAway(ctx, g, "delegation-needs-consent", fault.New(fault.Denied,
+		"the user has to consent at provider %s first: there is no stored token with the scopes that are asked for, and a delegation asks nobody. "+
+			"Ask for the token with a workload access token of GetWorkloadAccessTokenForJWT while the user is there", g.provider.Name))
+}

@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/ceiling"
+	"github.com/tabard-id/tabard/internal/identity"
+)
+
+// Bounds are what workload identities and delegations are held to where nobody set anything else.
+type Bounds struct {
+	UsersPerHour      int64 // users whose tokens a workload identity may have in an hour; 0 means 1000, negative none
+	ReleasesPerMinute int64 // 0 or negative: none
+	DelegationDays    int64 // how far ahead a delegation may end; 0 means 90
+}
+
+// maxBound is the largest value of a bound that can be set.
+const maxBound = 1_000_000_000
+
+// limits are the ceilings of a workload identity for which nothing was set.
+func (b Bounds) limits() ceiling.Limits {
+	if b.UsersPerHour == 0 {
+		b.UsersPerHour = ceiling.DefaultUsersPerHour
+	}
+	return ceiling.Limits{UsersPerHour: max(0, b.UsersPerHour), ReleasesPerMinute: max(0, b.ReleasesPerMinute)}
+}
+
+// delegation is how far ahead a delegation may end.
+func (b Bounds) delegation() time.Duration {
+	if b.DelegationDays == 0 {
+		return identity.MaxDelegation
+	}
+	return time.Duration(b.DelegationDays) * 24 * time.Hour
+}
+
+// isBound reports whether the setting is a number of Bounds.
+func isBound(name string) bool {
+	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days"
+}
+
+// set reads a setting of which isBound holds.
+func (b *Bounds) set(name, value string) error {
+	least, most := int64(0), int64(maxBound)
+	if name == "delegation-days" {
+		least, most = 1, 3650
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < least || n > most {
+		return fmt.Errorf("%s is a number from %d to %d, not %q", name, least, most, value)
+	}
+	switch name {
+	case "delegation-days":
+		b.DelegationDays = n
+	case "users-per-hour":
+		if b.UsersPerHour = n; n == 0 {
+			b.UsersPerHour = -1 // said to be none
+		}
+	case "releases-per-minute":
+		b.ReleasesPerMinute = n
+	}
+	return nil
+}
+
+// newCeilings makes the ceilings that the Guard asks. They are bound to it when it and the agents are there.
+func (s *Server) newCeilings() (access.Ceilings, error) {
+	var err error
+	s.ceilings, err = ceiling.New(ceiling.Config{Store: s.db, Workloads: s.db, Now: s.config.Now, Defaults: s.config.Bounds.limits()})
+	return s.ceilings, err
+}

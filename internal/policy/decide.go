@@ -1,0 +1,259 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+)
+
+var _ access.Decider = (*Engine)(nil)
+
+// Decide answers for the Guard. An error is an Unavailable fault, where the policies cannot be had, or an Internal one,
+// where the facts hold claims that are not JSON.
+func (e *Engine) Decide(ctx context.Context, c access.Caller, a access.Action, f access.Facts) (access.Decision, error) {
+	if d, decided := gate(c, a, f); decided {
+		return d, nil
+	}
+	s, err := e.snapshot(ctx, c.Account)
+	if err != nil {
+		return access.Decision{}, err
+	}
+	var room [24]*statement
+	r := e.language.request(c, a, f, e.config.Now())
+	d, _, err := s.index.find(room[:0], r).decide(r)
+	return d, err
+}
+
+// Explain answers as Decide does for the question, without recording anything, and says which policies failed to be
+// evaluated or read on the way.
+func (e *Engine) Explain(ctx context.Context, q Question) (access.Decision, []Problem, error) {
+	if d, decided := gate(q.Caller, q.Action, q.Facts); decided {
+		return d, nil, nil
+	}
+	s, err := e.snapshot(ctx, q.Caller.Account)
+	if err != nil {
+		return access.Decision{}, nil, err
+	}
+	return e.explain(s, q)
+}
+
+// DecideWith answers the question as if the rows, and the built-in policies, were all that the account had. It reads
+// nothing stored. The problems include those of rows that cannot be used.
+func (e *Engine) DecideWith(rows []Row, q Question) (access.Decision, []Problem, error) {
+	if d, decided := gate(q.Caller, q.Action, q.Facts); decided {
+		return d, nil, nil
+	}
+	all := make(map[string]*compiled, len(rows))
+	var problems []Problem
+	for _, row := range rows {
+		if row.Deleted {
+			continue
+		}
+		p, err := e.language.compile(row)
+		if err != nil {
+			return access.Decision{}, nil, fault.Wrap(fault.Invalid, err, "a policy that is tried says that it is built in")
+		}
+		all[row.Name] = p
+		problems = append(problems, p.problems...)
+	}
+	d, more, err := e.explain(e.newSnapshot(all), q)
+	problems = append(problems, more...)
+	sortProblems(problems)
+	return d, problems, err
+}
+
+// Holder is a principal to whom a question's answer is yes, or would be for fewer scopes: then Decision.Beyond names those
+// it may not have.
+type Holder struct {
+	Caller   access.Caller
+	Decision access.Decision
+}
+
+// WhoCan asks the question for each of the callers, who are of one account, and returns those who can, in their order.
+func (e *Engine) WhoCan(ctx context.Context, callers []access.Caller, q Question) ([]Holder, error) {
+	var out []Holder
+	for _, c := range callers {
+		q.Caller = c
+		d, _, err := e.Explain(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if d.Allow || len(d.Beyond) > 0 {
+			out = append(out, Holder{Caller: c, Decision: d})
+		}
+	}
+	return out, nil
+}
+
+func (e *Engine) explain(s *snapshot, q Question) (access.Decision, []Problem, error) {
+	at := q.Time
+	if at.IsZero() {
+		at = e.config.Now()
+	}
+	r := e.language.request(q.Caller, q.Action, q.Facts, at)
+	return s.index.find(nil, r).decide(r)
+}
+
+// gate is access.Gate, and names the built-in policy of root.
+func gate(c access.Caller, a access.Action, f access.Facts) (access.Decision, bool) {
+	d, decided := access.Gate(c, a, f)
+	if d.Allow {
+		d.Policies = []string{builtInPrefix + string(access.Root)}
+	}
+	return d, decided
+}
+
+// verdict is Cedar's answer to one request.
+type verdict struct {
+	allow  bool
+	broken bool // a forbid could not be read or evaluated
+	by     []string
+	diag   cedar.Diagnostic
+}
+
+// decide evaluates the slice.
+func (s slice) decide(r *request) (access.Decision, []Problem, error) {
+	var reads attributes
+	for _, st := range s {
+		reads |= st.reads
+	}
+	v := s.evaluate(r, reads, r.facts.Scopes)
+	d := s.explain(v, r)
+	if !d.Allow && !v.broken && reads&readsScopes != 0 && len(r.facts.Scopes) > 0 {
+		s.nameScopes(&d, r, reads)
+	}
+	if r.claims != nil {
+		return access.Decision{}, nil, fault.Wrap(fault.Internal, r.claims, "the claims of the user cannot be read")
+	}
+	var problems []Problem
+	for _, e := range v.diag.Errors {
+		problems = append(problems, Problem{Policy: rowName(e.PolicyID), Severity: Error, Line: e.Position.Line, Column: e.Position.Column, Message: e.Message})
+	}
+	sortProblems(problems)
+	return d, problems, nil
+}
+
+func (s slice) evaluate(r *request, reads attributes, scopes []string) verdict {
+	decision, diag := cedar.Authorize(s, r, r.cedar(reads, scopes))
+	v := verdict{allow: decision == cedar.Allow, diag: diag}
+	for _, st := range s {
+		if st.forbid && (st.broken || failed(diag, st.id)) {
+			// Cedar leaves out a forbid that fails. To us that is doubt, and doubt denies.
+			v.allow, v.broken = false, true
+			v.by = append(v.by, st.name)
+		}
+	}
+	if !v.broken {
+		for _, reason := range diag.Reasons {
+			v.by = append(v.by, rowName(reason.PolicyID))
+		}
+	}
+	slices.Sort(v.by)
+	v.by = slices.Compact(v.by)
+	return v
+}
+
+func failed(diag cedar.Diagnostic, id types.PolicyID) bool {
+	for _, e := range diag.Errors {
+		if e.PolicyID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// rowName is the policy that a statement is of.
+func rowName(id types.PolicyID) string {
+	name, _, _ := strings.Cut(string(id), "\x00")
+	return name
+}
+
+// explain puts Cedar's answer in the Guard's words.
+func (s slice) explain(v verdict, r *request) access.Decision {
+	d := access.Decision{Allow: v.allow, Policies: v.by}
+	switch {
+	case v.broken:
+		d.By = "unreadable:" + v.by[0]
+		d.Missing = fmt.Sprintf("policy %s to be put right: it may forbid this, and cannot be read", v.by[0])
+	case v.allow:
+		d.By = "policy:" + v.by[0]
+		for _, name := range v.by {
+			if by, ok := ruleOf(name); ok { // what a role may, it may whatever else is written
+				d.By = by
+				break
+			}
+		}
+	case len(v.by) > 0:
+		d.By = "forbid:" + v.by[0]
+		d.Missing = fmt.Sprintf("a change of policy %s, which forbids it", v.by[0])
+	default:
+		d.By, d.Missing = "default-deny", missing(r)
+	}
+	return d
+}
+
+// missing says what a caller lacks whom no policy permits the action.
+func missing(r *request) string {
+	d, _ := access.Table{}.Decide(context.Background(), r.caller, r.action, r.facts) // it never fails
+	if !d.Allow {
+		return d.Missing
+	}
+	if r.facts.Provider == "" {
+		return "a policy that permits it, which an administrator writes"
+	}
+	return fmt.Sprintf("a policy that permits it, which an administrator writes: tabard allow %s %s", r.facts.Workload, r.facts.Provider)
+}
+
+const (
+	maxTrials    = 200     // evaluations to name the scopes of one refusal
+	maxTrialWork = 100_000 // statements evaluated for the same
+)
+
+// nameScopes finds the scopes that are refused, where without them the answer would be yes.
+func (s slice) nameScopes(d *access.Decision, r *request, reads attributes) {
+	trials := min(maxTrials, maxTrialWork/len(s))
+	allowed := func(scopes ...string) bool {
+		trials--
+		return s.evaluate(r, reads, scopes).allow
+	}
+	var good, beyond []string
+	for _, scope := range r.facts.Scopes {
+		if trials < 2 {
+			return // some would be left unnamed, and with them this would be no answer
+		}
+		if slices.Contains(good, scope) || slices.Contains(beyond, scope) {
+			continue
+		}
+		if allowed(scope) {
+			good = append(good, scope)
+		} else {
+			beyond = append(beyond, scope)
+		}
+	}
+	switch {
+	case len(beyond) > 0 && allowed(good...):
+		d.Beyond = beyond
+	case len(beyond) == 0 && d.By == "default-deny":
+		d.Missing = fmt.Sprintf("one policy that permits the scopes %q together", good)
+	}
+}
+
+// sortProblems orders problems by policy and place.
+func sortProblems(p []Problem) {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		if c := strings.Compare(a.Policy, b.Policy); c != 0 {
+			return c
+		}
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+}

@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+)
+
+// Case is a question in words: who would do what, to what and for whom.
+type Case struct {
+	Principal string // name; "" where everybody is asked about
+	Action    access.Action
+	Workload  string // "": the only workload identity that the principal is paired with by name
+	Provider  string
+	User      access.UserFacts
+	UserID    string // of a user whom the caller names
+	Scopes    []string
+	Flow      string
+	Audience  string
+	Time      time.Time // zero: now
+}
+
+// Simulate answers a case, as the Guard would with today's policies, or, where texts are given, with those and the
+// built-in ones alone. Nothing happens but the record of the question.
+func (s *Service) Simulate(ctx context.Context, caller access.Caller, c Case, texts []string) (access.Decision, error) {
+	facts := access.Facts{Resource: "principal/" + c.Principal, Workload: c.Workload, Provider: c.Provider, Scopes: c.Scopes}
+	if err := s.Guard.Permit(ctx, caller, access.SimulateDecision, facts); err != nil {
+		return access.Decision{}, err
+	}
+	m, err := s.Library.Member(ctx, caller.Account, c.Principal)
+	if err != nil {
+		return access.Decision{}, err
+	}
+	q, err := s.question(ctx, m.Caller, c)
+	if err != nil {
+		return access.Decision{}, err
+	}
+	if m.Disabled {
+		return access.Decision{By: "principal-disabled", Missing: "the principal to be enabled"}, nil
+	}
+	if texts == nil {
+		d, _, err := s.Engine.Explain(ctx, q)
+		return d, err
+	}
+	rows := make([]Row, len(texts))
+	for i, text := range texts {
+		if err := refused("policies", s.Engine.Check(text)); err != nil {
+			return access.Decision{}, err
+		}
+		rows[i] = Row{Account: caller.Account, Name: "given-" + strconv.Itoa(i+1), Text: text, Source: Created}
+	}
+	d, _, err := s.Engine.DecideWith(rows, q)
+	return d, err
+}
+
+// question makes a case the Engine's.
+func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Question, error) {
+	if _, known := s.Engine.language.operation[c.Action]; !known {
+		return Question{}, fault.Field("operation", "%s is not an operation that policies decide: tabard policy schema lists them, and all others are root's", c.Action)
+	}
+	if r, _ := access.RuleOf(c.Action); r.Paired != "" && !r.Admin && c.Workload == "" {
+		if len(who.Workloads) != 1 || strings.Contains(who.Workloads[0], "*") {
+			return Question{}, fault.Field("workloadName", "%s is done for a workload identity: name it", c.Action)
+		}
+		c.Workload = who.Workloads[0]
+	}
+	q := Question{Caller: who, Action: c.Action, Time: c.Time, Facts: access.Facts{
+		Workload: c.Workload, Provider: c.Provider, Flow: c.Flow, Scopes: c.Scopes, Asserted: c.UserID != "",
+		Unrecorded: access.Unrecorded{User: c.User, Audience: c.Audience},
+	}}
+	if c.Workload == "" {
+		return q, nil
+	}
+	var err error
+	q.Facts.Assertable, err = s.Library.AssertsUsers(ctx, who.Account, c.Workload)
+	return q, err
+}
+
+// Explained is a recorded decision, made again.
+type Explained struct {
+	Record  access.Record
+	Then    access.Decision // with the policies of its time
+	Now     access.Decision // with today's
+	Remarks []string        // what could not be made again as it was, one sentence each
+}
+
+// Explain makes a recorded decision again. What the record does not have (who the user's token says the user is, which
+// roles the principal had) is not known any more: the remarks say so. A record that is of no decision is an Invalid fault.
+func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID string) (Explained, error) {
+	if err := s.Guard.Permit(ctx, caller, access.ExplainDecision, access.Facts{Resource: "record/" + recordID}); err != nil {
+		return Explained{}, err
+	}
+	x := Explained{}
+	var err error
+	if x.Record, err = s.Library.AuditRecord(ctx, caller.Account, recordID); err != nil {
+		return Explained{}, err
+	}
+	r := &x.Record
+	if r.Rule == "event" || r.Principal == "" {
+		return Explained{}, fault.Field("recordId", "the record says what came of an earlier decision: ask for the record of that, which has the same request id")
+	}
+	who, err := s.callerOf(ctx, &x)
+	if err != nil {
+		return Explained{}, err
+	}
+	q := Question{Caller: who, Action: r.Action, Facts: r.Facts, Time: r.Time}
+	if r.Action == access.ExchangeToken {
+		q.Facts.Audience = r.Facts.Resource
+	}
+	rows, err := s.Library.PoliciesAt(ctx, caller.Account, r.Time)
+	if err != nil {
+		return Explained{}, err
+	}
+	if x.Then, _, err = s.Engine.DecideWith(rows, q); err != nil {
+		return Explained{}, err
+	}
+	q.Time = time.Time{}
+	if x.Now, _, err = s.Engine.Explain(ctx, q); err != nil {
+		return Explained{}, err
+	}
+	return x, s.remark(ctx, &x)
+}
+
+// callerOf returns who asked, with the roles and pairings of today.
+func (s *Service) callerOf(ctx context.Context, x *Explained) (access.Caller, error) {
+	r := x.Record
+	m, err := s.Library.Member(ctx, r.Account, r.Name)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		x.say("the principal %s does not exist any more: both answers are for one without roles", r.Name)
+		return access.Caller{Account: r.Account, Principal: r.Principal, Name: r.Name}, nil
+	case err != nil:
+		return access.Caller{}, err
+	case m.Principal != r.Principal:
+		x.say("the principal %s of today is another than that of the record: both answers are for today's", r.Name)
+	case m.Disabled:
+		x.say("the principal %s is disabled today, so nothing that it asks is answered", r.Name)
+	}
+	m.AccessKey = r.AccessKey
+	return m.Caller, nil
+}
+
+func (x *Explained) say(format string, args ...any) {
+	x.Remarks = append(x.Remarks, fmt.Sprintf(format, args...))
+}
+
+// settle is how long a write of a policy may take to be everywhere.
+const settle = 2 * time.Second
+
+// remark says what the replay cannot know.
+func (s *Service) remark(ctx context.Context, x *Explained) error {
+	r := x.Record
+	x.say("the roles and pairings of the principal are those of today: the trail has no others")
+	if r.Facts.UserRef != "" && !r.Facts.Asserted {
+		x.say("the user's issuer, subject and claims are in no record: policies that ask for them answer as for a user without them")
+	}
+	if r.Action == access.ExchangeToken {
+		x.say("through which agents the token came is not replayed")
+	}
+	writes, err := s.Library.PolicyWrites(ctx, r.Account, r.Time.Add(-settle), r.Time.Add(settle))
+	if err != nil {
+		return err
+	}
+	if writes > 0 {
+		x.say("policies were written within %s of the decision, which may have been made with those before or after", settle)
+	}
+	switch {
+	case x.Then.Allow == r.Allow && x.Then.By == r.Rule:
+	case r.Rule == "role:"+string(access.Agent):
+		x.say("the decision was made by the fixed rules of an earlier version, which had no policies")
+	case x.Then.Allow == r.Allow:
+		x.say("the record names %s, and the replay %s", r.Rule, x.Then.By)
+	case x.Then.Allow:
+		x.say("the record says that it was refused by %s: no policy, or what the remarks above say", r.Rule)
+	default:
+		x.say("the record says that it was allowed by %s, and the replay that it was not: see the remarks above", r.Rule)
+	}
+	return nil
+}
+
+// maxHolders bounds the answer of WhoCan.
+const maxHolders = 1_000
+
+// WhoCan returns the enabled principals of the account that may do what the case says, by name, and those who may with
+// fewer scopes. More than 1000 are a Limit fault.
+func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]Holder, error) {
+	facts := access.Facts{Resource: "operation/" + string(c.Action), Workload: c.Workload, Provider: c.Provider, Scopes: c.Scopes}
+	if err := s.Guard.Permit(ctx, caller, access.FindWhoCan, facts); err != nil {
+		return nil, err
+	}
+	q, err := s.question(ctx, access.Caller{Account: caller.Account}, c)
+	if err != nil {
+		return nil, err
+	}
+	var out []Holder
+	err = s.everyone(ctx, caller.Account, func(m Member) error {
+		if m.Disabled {
+			return nil
+		}
+		found, err := s.Engine.WhoCan(ctx, []access.Caller{m.Caller}, q)
+		if err != nil {
+			return err
+		}
+		if out = append(out, found...); len(out) > maxHolders {
+			return fault.New(fault.Limit, "more than %d principals may do that: name a workload identity, a provider or scopes", maxHolders)
+		}
+		return nil
+	})
+	return out, err
+}
