@@ -107,9 +107,11 @@ func callerOf(g Grant, key string) access.Caller {
 	return access.Caller{Account: g.Account, Principal: g.To.ID, Name: g.To.Name, AccessKey: key, Roles: g.To.Roles, Workloads: g.To.Workloads}
 }
 
-// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded. With useRecent, what
+// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded; of strangers, whose
+// token nobody vouches for, no more than strangers says. With useRecent, what
 // was verified a moment ago is not verified again; the rules and the principal are looked at each time.
 func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRecent bool) (verified, Grant, error) {
+	proven := false
 	trail := s.Account // a stranger writes nothing into the trail of an account that does not trust the issuer he names
 	v, g, err := func() (verified, Grant, error) {
 		p, err := s.read(token)
@@ -132,13 +134,16 @@ func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRe
 		if err != nil {
 			return verified{}, Grant{}, err
 		}
-		v.epoch = epoch
+		v.epoch, proven = epoch, true
 		g, err := trust.match(v, role.Principal)
 		return v, g, err
 	}()
 	turned, is := errors.AsType[*refusal](err)
 	if !is {
 		return v, g, err
+	}
+	if !proven && !s.strangers.take(s.Now()) {
+		return v, g, turned.err // the log has the reason
 	}
 	facts := access.Facts{Resource: clip(role.String()), Outcome: "denied", Detail: turned.why}
 	return v, g, s.Guard.Refuse(ctx, access.Caller{Account: trail}, access.AssumeRole, turned.rule, facts, turned.err)

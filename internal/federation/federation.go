@@ -141,6 +141,8 @@ type Service struct {
 	Config
 	keys   *keyring.Ring[keys]
 	recent memory
+
+	strangers strangers
 }
 
 // New checks the configuration and returns a Service. It contacts nobody.
