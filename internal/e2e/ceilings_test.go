@@ -145,6 +145,11 @@ func TestStolenAgentCredentialYieldsNUsers(t *testing.T) {
 func (w *world) reported(n float64) {
 	w.t.Helper()
 	held := w.call(root(), "GetCeilings", map[string]any{"workloadName": "agent"})
+	// Another replica may have frozen it: what this one has read may be a second old.
+	eventually(2*time.Second, func() bool {
+		held = w.call(root(), "GetCeilings", map[string]any{"workloadName": "agent"})
+		return held.get("status") == "FROZEN"
+	})
 	if held.get("status") != "FROZEN" || held.number("usersThisHour") != n {
 		w.t.Errorf("GetCeilings: %s, want FROZEN with %v users", held.body, n)
 	}
