@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // errNoPostgres says that there are no binaries to start.
@@ -66,13 +67,25 @@ func Postgres(t testing.TB) string {
 		t.Fatalf("create a test database: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's context has ended by now.
-		if err := execute(context.Background(), address, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+		if err := drop(address, name); err != nil {
 			t.Errorf("drop the test database: %v", err)
 		}
 	})
 	u.Path = "/" + name
 	return u.String()
+}
+
+// drop drops a database. While autovacuum is at work in it that is refused, because its process is a superuser's.
+func drop(address, name string) error {
+	const superusersProcess = "42501"
+	for tries := 1; ; tries++ {
+		// The test's context has ended by now.
+		err := execute(context.Background(), address, "DROP DATABASE "+name+" WITH (FORCE)")
+		if refused, is := errors.AsType[*pgconn.PgError](err); !is || refused.Code != superusersProcess || tries == 20 {
+			return err
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
 }
 
 func execute(ctx context.Context, address, sql string) error {
