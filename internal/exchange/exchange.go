@@ -151,7 +151,10 @@ func (s *Service) Exchange(ctx context.Context, caller access.Caller, r Request)
 	if err := s.Store.AddExchanged(ctx, e); err != nil {
 		return Issued{}, err
 	}
-	return Issued{Token: token, Expires: e.Expires, Scopes: facts.Scopes}, receipt.Wait(ctx)
+	if err := receipt.Wait(ctx); err != nil {
+		return Issued{}, err // the row is of a token that nobody has, and goes when it would have ended
+	}
+	return Issued{Token: token, Expires: e.Expires, Scopes: facts.Scopes}, nil
 }
 
 // decide asks the Guard for the scopes that were asked for or, where policies allow fewer, for those (RFC 6749 §3.3). Where

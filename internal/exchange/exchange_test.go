@@ -71,6 +71,7 @@ type world struct {
 	people  *identity.Service
 	signing *signing.Service
 	rules   *scoped
+	trail   *trail
 	ahead   atomic.Int64
 	root    access.Caller
 }
@@ -91,7 +92,8 @@ func newWorld(t testing.TB) *world {
 	v, err := vault.New(vault.Config{Store: w.db, Wrapper: wrapper, Region: "us-east-1", Now: w.now})
 	must(t, err)
 	t.Cleanup(v.Close)
-	guard := access.NewGuard(access.Config{Log: w.db, Now: w.now, Decider: w.rules})
+	w.trail = &trail{DB: w.db}
+	guard := access.NewGuard(access.Config{Log: w.trail, Now: w.now, Decider: w.rules})
 	t.Cleanup(guard.Close)
 	w.people, err = identity.New(identity.Config{Store: w.db, Vault: v, Guard: guard, Keys: nobody{}, Issuer: publicURL, Region: "us-east-1", Now: w.now})
 	must(t, err)
@@ -104,6 +106,20 @@ func newWorld(t testing.TB) *world {
 		must(t, err)
 	}
 	return w
+}
+
+// trail can fail to be written.
+type trail struct {
+	*store.DB
+	broken atomic.Bool
+}
+
+// Append implements access.Log.
+func (t *trail) Append(ctx context.Context, batch []access.Record) error {
+	if t.broken.Load() {
+		return fault.New(fault.Unavailable, "the disk is full")
+	}
+	return t.DB.Append(ctx, batch)
 }
 
 // nobody has no keys: users are asserted here.
@@ -222,6 +238,20 @@ func TestExchangeRefuses(t *testing.T) {
 	w.ahead.Add(int64(identity.TokenLife))
 	_, err := w.Exchange(t.Context(), agent("planner"), exchange.Request{Subject: wat, Audience: "reports"})
 	wantCode(t, "an expired token", err, fault.Unauthenticated)
+}
+
+// G04: a trail that cannot be written lets no token out, not even beside the error.
+func TestG04_NoExchangeWithoutItsRecord(t *testing.T) {
+	w := newWorld(t)
+	wat := w.wat("planner", "alice")
+	w.trail.broken.Store(true)
+	got, err := w.Exchange(t.Context(), agent("planner"), exchange.Request{Subject: wat, Audience: "https://api.example", Scopes: []string{"read"}})
+	if !errors.Is(err, fault.Unavailable) {
+		t.Errorf("got %v, want unavailable", err)
+	}
+	if !got.Token.IsZero() {
+		t.Error("a token left without its record")
+	}
 }
 
 // A token without a user is of the agent, and has no actor beside it: sub and client_id are the same (RFC 9068 §2.2).
