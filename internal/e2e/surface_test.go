@@ -21,6 +21,9 @@ func listening(t *testing.T) []string {
 	own := map[string]bool{}
 	fds, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil || len(fds) == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this system has no /proc, so nobody can say what listens")
+		}
 		t.Skip("this system has no /proc")
 	}
 	for _, fd := range fds {
