@@ -120,8 +120,8 @@ func connectionRevoke(t terminal, f *finder) *cobra.Command {
 	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (answer, error) {
 		return call[answer](ctx, c, api.OpRevokeConnection, api.RevokeConnectionRequest{ConnectionID: args[0], SkipUpstream: *skip})
 	}, []column[answer]{
-		{name: "CONNECTION", text: func(a answer) string { return ofConnection(a).ConnectionID }},
-		{name: "STATE", text: func(a answer) string { return string(ofConnection(a).State) }},
+		{name: "CONNECTION", text: func(a answer) string { return pointee(a.Connection).ConnectionID }},
+		{name: "STATE", text: func(a answer) string { return string(pointee(a.Connection).State) }},
 		{name: "UPSTREAM", text: func(a answer) string { return string(a.Upstream) }, tint: func(a answer) colour {
 			if a.Upstream == api.UpstreamRevocationFailed {
 				return red
@@ -131,13 +131,6 @@ func connectionRevoke(t terminal, f *finder) *cobra.Command {
 		{name: "DETAIL", text: func(a answer) string { return cmp.Or(a.Detail, "-") }},
 	})
 	return cmd
-}
-
-func ofConnection(a api.RevokeConnectionResponse) api.Connection {
-	if a.Connection == nil {
-		return api.Connection{}
-	}
-	return *a.Connection
 }
 
 func connectionDelete(f *finder) *cobra.Command {

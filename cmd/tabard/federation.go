@@ -59,9 +59,7 @@ func workloadIssuerAdd(t terminal, f *finder) *cobra.Command {
 	flags.StringVar(&q.JWKSURI, "jwks-uri", "", "`URL` of the keys, or of the trust domain's bundle (default by discovery)")
 	flags.StringVar(&keys, "jwks-file", "", "`file` with the keys, a JWK set, or with the trust domain's bundle")
 	flags.BoolVar(&q.AllowOtherAudiences, "allow-other-audiences", false, "accept tokens that are for others too")
-	var out output
-	out.addFlag(cmd, t)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		q.Issuer = args[0]
 		switch {
 		case len(q.Audiences) == 0:
@@ -69,25 +67,17 @@ func workloadIssuerAdd(t terminal, f *finder) *cobra.Command {
 		case q.JWKSURI != "" && keys != "":
 			return usage("give one of them", "--jwks-uri and --jwks-file contradict each other")
 		}
-		if keys != "" {
-			var err error
-			if q.JWKS, err = readJWKS(keys); err != nil {
-				return err
-			}
+		if keys == "" {
+			return nil
 		}
-		if err := out.check(); err != nil {
-			return err
-		}
-		c, err := f.dial(cmd.Context())
-		if err != nil {
-			return err
-		}
-		a, err := call[api.CreateWorkloadIssuerResponse](cmd.Context(), c, api.OpCreateWorkloadIssuer, q)
-		if err != nil {
-			return err
-		}
-		return show(cmd, out, pointed(a.WorkloadIssuer), workloadIssuerColumns())
+		var err error
+		q.JWKS, err = readJWKS(keys)
+		return err
 	}
+	answering(cmd, t, f, func(ctx context.Context, c *client, _ []string) (api.WorkloadIssuer, error) {
+		a, err := call[api.CreateWorkloadIssuerResponse](ctx, c, api.OpCreateWorkloadIssuer, q)
+		return pointee(a.WorkloadIssuer), err
+	}, workloadIssuerColumns())
 	return cmd
 }
 
@@ -191,27 +181,17 @@ func ruleAdd(t terminal, f *finder) *cobra.Command {
 	}
 	var claims []string
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "`name=value` that a token must have; may be given again")
-	var out output
-	out.addFlag(cmd, t)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		q := api.CreateFederationRuleRequest{Issuer: args[0], Subject: args[1], PrincipalName: args[2]}
+	var q api.CreateFederationRuleRequest
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		q = api.CreateFederationRuleRequest{Issuer: args[0], Subject: args[1], PrincipalName: args[2]}
 		var err error
-		if q.Claims, err = parseClaims(claims); err != nil {
-			return err
-		}
-		if err := out.check(); err != nil {
-			return err
-		}
-		c, err := f.dial(cmd.Context())
-		if err != nil {
-			return err
-		}
-		a, err := call[api.CreateFederationRuleResponse](cmd.Context(), c, api.OpCreateFederationRule, q)
-		if err != nil {
-			return err
-		}
-		return show(cmd, out, pointed(a.Rule), ruleColumns())
+		q.Claims, err = parseClaims(claims)
+		return err
 	}
+	answering(cmd, t, f, func(ctx context.Context, c *client, _ []string) (api.FederationRule, error) {
+		a, err := call[api.CreateFederationRuleResponse](ctx, c, api.OpCreateFederationRule, q)
+		return pointee(a.Rule), err
+	}, ruleColumns())
 	return cmd
 }
 

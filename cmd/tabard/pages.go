@@ -83,6 +83,14 @@ func pointed[T any](p *T) []T {
 	return []T{*p}
 }
 
+// pointee is what a member of an answer points to, or the zero value of one that is not there.
+func pointee[T any](p *T) (value T) {
+	if p != nil {
+		value = *p
+	}
+	return value
+}
+
 // switching makes cmd change the thing that its argument names, and print it as it is then.
 func switching[T any](cmd *cobra.Command, t terminal, f *finder, do func(context.Context, *client, string) (*T, error), columns []column[T]) {
 	var out output

@@ -104,10 +104,7 @@ func rootSwitch(t terminal, f *finder, verb, short string, do func(context.Conte
 	}
 	answering(cmd, t, f, func(ctx context.Context, c *client, _ []string) (api.Principal, error) {
 		p, err := do(ctx, c, rootName)
-		if p == nil {
-			return api.Principal{}, err
-		}
-		return *p, err
+		return pointee(p), err
 	}, principalColumns())
 	return cmd
 }
