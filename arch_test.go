@@ -335,13 +335,13 @@ func TestArchEveryBuiltThreatRowHasATest(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\| ([A-L][0-9]{2}) \|`).FindAllStringSubmatch(string(doc), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| ([A-M][0-9]{2}) \|`).FindAllStringSubmatch(string(doc), -1) {
 		rows[m[1]] = false
 	}
 	if len(rows) < 60 {
 		t.Fatalf("docs/threat-model.md lists %d rows: the table is broken", len(rows))
 	}
-	name, number := regexp.MustCompile(`^(?:Test|Fuzz)((?:[A-L][0-9]{2}_)+)`), regexp.MustCompile(`[A-L][0-9]{2}`)
+	name, number := regexp.MustCompile(`^(?:Test|Fuzz)((?:[A-M][0-9]{2}_)+)`), regexp.MustCompile(`[A-M][0-9]{2}`)
 	for _, s := range sources(t) {
 		if !s.test {
 			continue
