@@ -164,7 +164,7 @@ func issuerList(t terminal, f *finder) *cobra.Command {
 func issuerRemove(f *finder) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove URL", Short: "End the trust in an issuer", Args: exactly("URL"),
-		Long:    "Ends the trust in an issuer. Workload access tokens of its users that are out already stay valid until they end, 15 minutes at most.",
+		Long:    "Ends the trust in an issuer. Workload access tokens of its users that are out already stay valid until they end, within an hour: tabard issuer disable ends them at once.",
 		Example: examples("tabard issuer remove https://login.example.com", "its tokens name nobody from now on"),
 		ValidArgsFunction: fromServer(f, func(ctx context.Context, c *client) ([]cobra.Completion, error) {
 			issuers, err := listIssuers(ctx, c)

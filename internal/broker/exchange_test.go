@@ -119,7 +119,7 @@ func TestB14_ExchangeChecksTheUsersTokenAgain(t *testing.T) {
 	_, err := w.Token(t.Context(), w.agentA, ask(wat, onBehalf("obo")))
 	wantCode(t, "an issuer that lost its trust", err, fault.Unauthenticated)
 	w.trust(w.root)
-	w.clock.add(identity.TokenLife)
+	w.clock.add(identity.UserTokenLife)
 	_, err = w.Token(t.Context(), w.agentA, ask(wat, onBehalf("obo")))
 	wantCode(t, "expired", err, fault.Unauthenticated)
 	if n := len(w.provider.Requests()); n != 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 )
 
@@ -284,7 +285,7 @@ func TestReportIsForItsOwn(t *testing.T) {
 	_, err = w.report(w.admin, w.wat(w.agentA, "alice"), id)
 	wantCode(t, "an administrator", err, fault.Denied)
 	old := w.wat(w.agentA, "alice")
-	w.clock.add(20 * time.Minute)
+	w.clock.add(identity.UserTokenLife)
 	_, err = w.report(w.agentA, old, id)
 	wantCode(t, "an expired token", err, fault.Unauthenticated)
 	if n := w.grants("refresh_token"); n != 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/awsapi"
 	"github.com/tabard-id/tabard/internal/exchange"
+	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/issuer"
 	"github.com/tabard-id/tabard/internal/vault"
@@ -33,18 +34,27 @@ func (s *Server) newIssuer(people *identity.Service) (http.Handler, error) {
 	})
 }
 
-// ringOverlap is how long a key of a ring opens what it sealed after another has taken its place: longer than anything that
-// is sealed under these rings lives, with a margin for clocks that differ. ringAge is when that happens.
+// ringAge is how old a key of a ring becomes that seals what lives for an hour or so. ringSkew is how far the clocks of
+// replicas may differ, and how late a sweep may come.
 const (
-	ringOverlap = 2 * time.Hour
-	ringAge     = 24 * time.Hour
+	ringAge  = 24 * time.Hour
+	ringSkew = 5 * time.Minute
 )
+
+// ringOverlaps are how long a key of each ring that rotates opens what it sealed after another has taken its place: as long
+// as anything lives that is sealed under the ring, and the skew (threat B12).
+func ringOverlaps() map[vault.Ring]time.Duration {
+	return map[vault.Ring]time.Duration{
+		vault.RingTokens:   identity.UserTokenLife + ringSkew,
+		vault.RingSessions: federation.MaxDuration + ringSkew,
+	}
+}
 
 // sweepIssuer forgets exchanged tokens that have ended, and renews the keys that seal what lives for minutes.
 func (s *Server) sweepIssuer(ctx context.Context) error {
 	_, err := s.exchange.Sweep(ctx)
-	for _, ring := range []vault.Ring{vault.RingTokens, vault.RingSessions} {
-		_, rotating := s.vault.RotateRing(ctx, ring, ringAge, ringOverlap)
+	for ring, overlap := range ringOverlaps() {
+		_, rotating := s.vault.RotateRing(ctx, ring, ringAge, overlap)
 		err = errors.Join(err, rotating)
 	}
 	return err

@@ -73,7 +73,7 @@ func (s *Service) ListIssuers(ctx context.Context, caller access.Caller, after s
 	return all, next, nil
 }
 
-// DeleteIssuer ends the trust. Workload access tokens of its users, which live 15 minutes at most, stay valid.
+// DeleteIssuer ends the trust. Workload access tokens of its users stay valid until they end: DisableIssuer ends those.
 func (s *Service) DeleteIssuer(ctx context.Context, caller access.Caller, issuerURL string) error {
 	facts := access.Facts{Resource: clip(issuerURL)}
 	if err := s.guard.Permit(ctx, caller, access.DeleteTrustedIssuer, facts); err != nil {

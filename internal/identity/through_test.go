@@ -149,7 +149,7 @@ func TestMintTokenThroughRefuses(t *testing.T) {
 		}
 		w.refusedLast(name)
 	}
-	w.clock.add(identity.TokenLife)
+	w.clock.add(identity.UserTokenLife)
 	_, err := w.MintTokenThrough(ctx, caller(access.Agent, "agent-1"), good, "agent-1")
 	wantCode(t, "an expired token", err, fault.Unauthenticated)
 	w.refusedLast("an expired token")

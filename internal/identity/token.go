@@ -18,8 +18,12 @@ import (
 )
 
 const (
-	// TokenLife is how long a workload access token lives; one for a user's JWT ends with the JWT if that is sooner.
+	// TokenLife is how long a workload access token lives that was made without a JWT of the user: for an asserted user,
+	// under a delegation, of another agent's token, or for the agent alone.
 	TokenLife = 15 * time.Minute
+
+	// UserTokenLife is how long one lives that was made of a user's JWT. It ends with the JWT if that is sooner.
+	UserTokenLife = time.Hour
 
 	tokenPrefix = "wat1." // lets scanners find a token where it should not be
 	maxToken    = 8 << 10 // of the text; the longest issuer, subject and claims make some 6 KiB
@@ -128,7 +132,7 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	}
 	facts.Outcome = "minted"
 	outcome := s.guard.Event(ctx, caller, action, facts)
-	expires := now.Add(TokenLife)
+	expires := now.Add(UserTokenLife)
 	if verified.Expires.Before(expires) {
 		expires = verified.Expires
 	}

@@ -57,8 +57,12 @@ func TestToken_RoundTrip(t *testing.T) {
 		if tok.User != want[name] || tok.WorkloadUID != a.UID || found.Name != "agent-a" || tok.Expired || tok.Generation != 1 || tok.Account != account {
 			t.Errorf("%s: got %+v of %s", name, tok, found.Name)
 		}
-		if !tok.Expires.Equal(m.Expires) || !tok.Expires.Equal(w.clock.now().Add(15*time.Minute)) || !tok.Issued.Equal(w.clock.now()) {
-			t.Errorf("%s: got issued %v, expires %v (%v), want now and 15 minutes", name, tok.Issued, tok.Expires, m.Expires)
+		life := 15 * time.Minute
+		if name == "for a JWT" { // which has an hour
+			life = time.Hour
+		}
+		if !tok.Expires.Equal(m.Expires) || !tok.Expires.Equal(w.clock.now().Add(life)) || !tok.Issued.Equal(w.clock.now()) {
+			t.Errorf("%s: got issued %v, expires %v (%v), want now and %v", name, tok.Issued, tok.Expires, m.Expires, life)
 		}
 		if again := ok(mint(agent, "agent-a"))(t); again.Token.Equal(m.Token) {
 			t.Errorf("%s: got one token twice", name)
@@ -272,8 +276,12 @@ func TestB07_LifetimeEndsWithTheJWT(t *testing.T) {
 	if want := w.clock.now().Add(30 * time.Second); !m.Expires.Equal(want) {
 		t.Errorf("got expiry %v for a JWT with 30 s left, want %v", m.Expires, want)
 	}
-	if long := ok(mint(time.Hour))(t); !long.Expires.Equal(w.clock.now().Add(15 * time.Minute)) {
-		t.Errorf("got expiry %v for a JWT with an hour left, want 15 minutes", long.Expires)
+	for life, want := range map[time.Duration]time.Duration{
+		40 * time.Minute: 40 * time.Minute, time.Hour: time.Hour, 61 * time.Minute: time.Hour, 24 * time.Hour: time.Hour,
+	} {
+		if long := ok(mint(life))(t); !long.Expires.Equal(w.clock.now().Add(want)) {
+			t.Errorf("got expiry %v for a JWT with %v left, want it after %v", long.Expires, life, want)
+		}
 	}
 	wantCode(t, "expired within the skew", second(mint(-10*time.Second)), fault.Unauthenticated)
 	wantCode(t, "expires now", second(mint(0)), fault.Unauthenticated)
@@ -284,6 +292,39 @@ func TestB07_LifetimeEndsWithTheJWT(t *testing.T) {
 	w.clock.add(time.Millisecond)
 	if tok, _, err := w.OpenToken(t.Context(), account, m.Token); err != nil || !tok.Expired {
 		t.Errorf("at the end: got expired %v, %v, want expired and no error", tok.Expired, err)
+	}
+}
+
+// A token that is handed on lives for 15 minutes, and never for longer than the one that it was made of.
+func TestB07_HandedOnLivesNoLongerThanItsSource(t *testing.T) {
+	w := newWorld(t)
+	w.trust()
+	w.workload("agent-a", nil)
+	w.workload("agent-b", nil)
+	m := ok(w.MintTokenForJWT(t.Context(), caller(access.Agent, "agent-a"), "agent-a", secret.New(w.jwt(nil))))(t)
+	for _, passed := range []time.Duration{0, 30 * time.Minute, 50 * time.Minute, time.Hour - time.Second} {
+		begin := m.Expires.Add(-time.Hour)
+		w.clock.add(begin.Add(passed).Sub(w.clock.now()))
+		got := ok(w.MintTokenThrough(t.Context(), caller(access.Agent, "agent-b"), m.Token, "agent-b"))(t)
+		want := begin.Add(min(passed+15*time.Minute, time.Hour))
+		if !got.Expires.Equal(want) {
+			t.Errorf("after %s: got expiry %s, want %s", passed, got.Expires, want)
+		}
+	}
+}
+
+// The key that sealed the longest token opens it until its end, however often the ring gets new ones meanwhile.
+func TestB12_LongestTokenOutlivesRotations(t *testing.T) {
+	w := newWorld(t)
+	w.trust()
+	w.workload("agent-a", nil)
+	m := ok(w.MintTokenForJWT(t.Context(), caller(access.Agent, "agent-a"), "agent-a", secret.New(w.jwt(nil))))(t)
+	for w.clock.now().Before(m.Expires) {
+		ok(w.vault.RotateRing(t.Context(), vault.RingTokens, 0, identity.UserTokenLife+time.Minute))(t)
+		if tok, _, err := w.OpenToken(t.Context(), account, m.Token); err != nil || tok.Expired {
+			t.Fatalf("%s before its end: got expired %v, %v", m.Expires.Sub(w.clock.now()), tok.Expired, err)
+		}
+		w.clock.add(time.Minute)
 	}
 }
 
