@@ -1868,7 +1868,8 @@ func (v *ListSigningKeysRequest) Validate() []FieldError {
 
 // ListSigningKeysResponse is the output of ListSigningKeys.
 type ListSigningKeysResponse struct {
-	Keys []SigningKey `json:"keys"` // required
+	Keys   []SigningKey `json:"keys"`             // required
+	Issuer string       `json:"issuer,omitempty"` // 1..2048 characters
 }
 
 // ListStandingsRequest is the input of ListStandings.
@@ -2630,16 +2631,17 @@ type SigningPurpose string
 
 // The values of SigningPurpose.
 const (
-	SigningPurposeTokens SigningPurpose = "TOKENS"
-	SigningPurposeAudit  SigningPurpose = "AUDIT"
+	SigningPurposeTokens     SigningPurpose = "TOKENS"
+	SigningPurposeAssertions SigningPurpose = "ASSERTIONS"
+	SigningPurposeAudit      SigningPurpose = "AUDIT"
 )
 
 func checkSigningPurpose(s string) string {
 	switch s {
-	case "TOKENS", "AUDIT":
+	case "TOKENS", "ASSERTIONS", "AUDIT":
 		return ""
 	}
-	return oneOf("TOKENS", "AUDIT")
+	return oneOf("TOKENS", "ASSERTIONS", "AUDIT")
 }
 
 // SimulateDecisionRequest is the input of SimulateDecision.

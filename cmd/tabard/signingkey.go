@@ -11,9 +11,10 @@ import (
 
 func newSigningKey(t terminal) *cobra.Command {
 	cmd := group("signing-key", "Signing keys: what the server signs JWTs with", `
-The server signs tokens for others (purpose tokens), and checkpoints and receipts (purpose audit). Every thirty days it
-makes a new key of each by itself, which is published a week before it signs. Nobody has to do anything, except when a key
-may have got out: tabard signing-key rotate tokens --revoke.`)
+The server signs an account's tokens for others (purpose tokens, with keys of each account's own), the JWTs by which it names
+clients and agents to providers (purpose assertions), and checkpoints and receipts (purpose audit). Every thirty days it
+makes a new key of each by itself, which is published a week before it signs. Nobody has to do anything, unless a key may
+have got out: tabard signing-key rotate tokens --revoke.`)
 	cmd.Example = examples(
 		"tabard signing-key list", "which keys there are",
 		"tabard signing-key rotate tokens", "a new key, for no hurry: it signs in ten minutes, and nothing fails",
@@ -57,7 +58,7 @@ func signingKeyRotate(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rotate PURPOSE", Short: "Replace a signing key", Args: exactly("PURPOSE"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return []cobra.Completion{"tokens", "audit"}, cobra.ShellCompDirectiveNoFileComp
+			return []cobra.Completion{"tokens", "assertions", "audit"}, cobra.ShellCompDirectiveNoFileComp
 		},
 		Long: `Makes a new key and prints it. It is published at once and signs in ten minutes, when every verifier has it; what the old
 one signed verifies until its end.
@@ -65,7 +66,8 @@ one signed verifies until its end.
 With --revoke the new key signs at once, and every other key of the purpose is erased: what they signed is inactive on this
 server at once, on its other replicas within seconds, and at whoever verifies by himself as soon as he reads the published
 keys again (they may be kept for five minutes; a token lives ten). Statements of the trail and receipts that revoked keys of
-the purpose audit signed do not verify any more. It takes an administrator of the installation's own account.`,
+the purpose audit signed do not verify any more. The keys of the purpose tokens are the account's own; the others take an
+administrator of the installation's own account.`,
 		Example: examples(
 			"tabard signing-key rotate tokens", "no hurry",
 			"tabard signing-key rotate tokens --revoke", "the key got out"),

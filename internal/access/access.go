@@ -13,6 +13,11 @@ import (
 // Account is a 12-digit account number. Two accounts share nothing.
 type Account string
 
+// Valid reports whether a has the form of an account's number: 12 digits.
+func (a Account) Valid() bool {
+	return len(a) == 12 && strings.Trim(string(a), "0123456789") == ""
+}
+
 // PrincipalID is the immutable id of a principal.
 type PrincipalID string
 

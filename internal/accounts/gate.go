@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"errors"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
@@ -25,6 +26,21 @@ func Admit(ctx context.Context, s Standings, id access.Account) error {
 // Admit returns a Denied fault where the account is disabled.
 func (s *Service) Admit(ctx context.Context, id access.Account) error {
 	return Admit(ctx, s.Standings, id)
+}
+
+// Served returns a NotFound fault if the account does not exist or is disabled. It decides nothing about a caller: it is for
+// what is public of an account.
+func (s *Service) Served(ctx context.Context, id access.Account) error {
+	a, err := s.Store.Account(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := s.Admit(ctx, id); errors.Is(err, fault.Denied) {
+		return fault.Wrap(fault.NotFound, err, "account %s is not served", a.ID)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // Gate is a Decider that refuses what callers of a disabled account ask, whatever allows it, and asks Next about

@@ -15,7 +15,7 @@ func (s *server) keyRotationRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		a := &api.ListSigningKeysResponse{Keys: make([]api.SigningKey, 0, len(found))}
+		a := &api.ListSigningKeysResponse{Issuer: s.Exchange.Issuer(c.Account), Keys: make([]api.SigningKey, 0, len(found))}
 		for _, k := range found {
 			a.Keys = append(a.Keys, *signingKeyOf(k))
 		}

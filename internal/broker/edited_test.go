@@ -127,3 +127,27 @@ func TestAssertionOverUpdatesThatDoNotSay(t *testing.T) {
 		t.Errorf("with another client id: got the algorithm %s, want PS256 still", p.KeyAlgorithm())
 	}
 }
+
+// M34: nothing at or under the server's own URL is a provider, by any of its addresses, and no metadata leads there.
+func TestM34_OwnAddressesAreNoProvider(t *testing.T) {
+	w := newWorld(t)
+	for name, change := range map[string]func(*broker.ProviderSpec){
+		"discovery": func(s *broker.ProviderSpec) {
+			s.DiscoveryURL = publicURL + "/accounts/111111111111/.well-known/openid-configuration"
+		},
+		"issuer": func(s *broker.ProviderSpec) {
+			s.DiscoveryURL, s.Issuer, s.AuthorizationEndpoint, s.TokenEndpoint = "", publicURL, "https://idp.example.com/a", "https://idp.example.com/t"
+		},
+		"token endpoint": func(s *broker.ProviderSpec) {
+			s.DiscoveryURL, s.Issuer, s.AuthorizationEndpoint, s.TokenEndpoint = "", "https://idp.example.com", "https://idp.example.com/a", publicURL+"/oauth2/token"
+		},
+	} {
+		s := w.spec("own", "StrictOauth2")
+		change(&s)
+		_, err := w.CreateProvider(t.Context(), w.admin, s)
+		wantCode(t, name, err, fault.Invalid)
+	}
+	w.provider.SetMetadata("token_endpoint", publicURL+"/oauth2/token")
+	_, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), machine))
+	wantCode(t, "metadata that names our token endpoint", err, fault.Denied)
+}

@@ -28,7 +28,7 @@ func (b *Broker) idToken(ctx context.Context, p Provider, e Endpoints, subject s
 		return secret.Text{}, fault.New(fault.Invalid, "provider %s has no issuer, which the JWT must name", p.Name)
 	}
 	now := b.now()
-	return b.signing.Sign(ctx, signing.Tokens, "JWT", map[string]any{
+	return b.signing.Sign(ctx, signing.Assertions, "JWT", map[string]any{
 		"sub": subject, "aud": e.Issuer, "jti": random(16), "account": string(p.Account),
 		"iat": now.Unix(), "nbf": now.Add(-idTokenEarly).Unix(), "exp": now.Add(idTokenLife).Unix(),
 	})

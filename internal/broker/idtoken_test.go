@@ -28,7 +28,7 @@ func (w *world) federate(p broker.Provider) {
 	if !ok {
 		w.t.Fatalf("provider %s has nothing to register", p.Name)
 	}
-	set, err := w.signing.Keys(w.t.Context(), signing.Tokens)
+	set, err := w.signing.Keys(w.t.Context(), signing.Assertions)
 	must(w.t, err)
 	must(w.t, w.provider.SetTrust(r.Issuer, r.Subject, set))
 }
@@ -36,7 +36,7 @@ func (w *world) federate(p broker.Provider) {
 // verified wants a JWT of ours for the audience, and returns its claims.
 func (w *world) verified(token, audience string) jws.Claims {
 	w.t.Helper()
-	c, err := w.signing.Verify(w.t.Context(), signing.Tokens, "JWT", secret.New(token))
+	c, err := w.signing.Verify(w.t.Context(), signing.Assertions, "JWT", secret.New(token))
 	must(w.t, err)
 	if aud, ok := c.String("aud"); !ok || aud != audience {
 		w.t.Errorf("got the audience %q (one string: %t), want %s", aud, ok, audience)

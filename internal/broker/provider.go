@@ -251,6 +251,8 @@ func (b *Broker) checkEndpoint(raw string) string {
 		return "must not contain user information"
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return "must not contain a fragment"
+	case b.identity.Owns(raw):
+		return "is at this server itself, which is no provider of its own accounts"
 	case u.Scheme == "https":
 		return ""
 	case u.Scheme == "http" && b.dev && identity.IsLoopback(u.Hostname()):
@@ -293,8 +295,16 @@ func (b *Broker) endpoints(ctx context.Context, p Provider) (Endpoints, error) {
 		return Endpoints{}, fault.New(fault.Internal, "provider %s was changed in the database, and not by this server: nothing is sent to it", p.Name)
 	}
 	e, err := b.upstream.Endpoints(ctx, p)
-	if err != nil || p.DiscoveryURL == "" {
+	if err != nil {
 		return e, err
+	}
+	for _, address := range []string{e.Issuer, e.Authorization, e.Token, e.Revocation} {
+		if b.identity.Owns(address) {
+			return Endpoints{}, fault.New(fault.Denied, "provider %s is at this server itself, which is no provider of its own accounts", p.Name)
+		}
+	}
+	if p.DiscoveryURL == "" {
+		return e, nil
 	}
 	if err := unmoved(ctx, p, "token", e.Token, p.Pinned, b.store.PinProvider); err != nil {
 		return Endpoints{}, err

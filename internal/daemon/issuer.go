@@ -30,7 +30,7 @@ func (s *Server) newIssuer(people *identity.Service) (http.Handler, error) {
 		Identity: people, Federation: s.workloads, Accounts: s.accounts, Admission: s.admission, Region: c.Region, Now: c.Now,
 	})
 	return issuer.New(issuer.Config{
-		Signing: s.signing, Exchange: s.exchange, Authenticate: clients.Authenticate, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
+		Signing: s.signing, Exchange: s.exchange, Accounts: s.accounts, Authenticate: clients.Authenticate, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	})
 }
 

@@ -255,7 +255,8 @@ func (h *hunt) tenants() {
 func (h *hunt) statements(p *platform) {
 	made := h.tell(root(), "CreateAuditCheckpoint", map[string]any{})
 	h.keep("the keys of statements", page(h.t, http.MethodGet, h.server.URL()+"/tabard/audit-keys.json"))
-	h.keep("the keys of tokens", page(h.t, http.MethodGet, h.server.URL()+"/oauth2/jwks"))
+	h.keep("the keys of tokens", page(h.t, http.MethodGet, h.server.URL()+"/accounts/"+daemon.DefaultAccount+"/oauth2/jwks"))
+	h.keep("the installation's keys", page(h.t, http.MethodGet, h.server.URL()+"/oauth2/jwks"))
 	token := regexp.MustCompile(`"token":"([^"]+)"`).FindStringSubmatch(made.body)
 	if token == nil {
 		h.t.Fatalf("CreateAuditCheckpoint: %s", made.body)

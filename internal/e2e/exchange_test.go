@@ -98,6 +98,9 @@ func arnOf(workload string) string {
 	return "arn:aws:bedrock-agentcore:" + daemon.DefaultRegion + ":" + daemon.DefaultAccount + ":workload-identity-directory/default/workload-identity/" + workload
 }
 
+// issuer is the issuer of the tokens that the home account makes for others.
+func (w *world) issuer() string { return w.server.PublicURL() + "/accounts/" + daemon.DefaultAccount }
+
 // TestExchange follows a user's token from the planner over the booker to a service that verifies what it gets with an
 // OpenID Connect library and knows nothing of the server but its address.
 func TestExchange(t *testing.T) {
@@ -113,7 +116,7 @@ func TestExchange(t *testing.T) {
 			answer.header.Get("Cache-Control") != "no-store" || answer.header.Get("Pragma") != "no-cache" || answer.header.Get("X-Amzn-Requestid") == "" {
 			t.Errorf("got %s %v", answer.body, answer.header)
 		}
-		provider, err := oidc.NewProvider(t.Context(), w.server.PublicURL())
+		provider, err := oidc.NewProvider(t.Context(), w.issuer())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +131,7 @@ func TestExchange(t *testing.T) {
 		if life := token.Expiry.Sub(token.IssuedAt); life > 10*time.Minute || life <= 0 {
 			t.Errorf("it lives %s", life)
 		}
-		act := map[string]any{"sub": arnOf("booker"), "iss": w.server.PublicURL(), "act": map[string]any{"sub": arnOf("planner"), "iss": w.server.PublicURL()}}
+		act := map[string]any{"sub": arnOf("booker"), "iss": w.issuer(), "act": map[string]any{"sub": arnOf("planner"), "iss": w.issuer()}}
 		for name, want := range map[string]any{"aud": reports, "client_id": arnOf("booker"), "scope": "read write", "account": daemon.DefaultAccount, "act": act, "assurance": "verified"} {
 			if !reflect.DeepEqual(claims[name], want) {
 				t.Errorf("%s is %v, want %v", name, claims[name], want)
@@ -203,7 +206,9 @@ func TestH08_RevokedSigningKeyDrill(t *testing.T) {
 	two := w.replica()
 	wat := w.wat(planner, "planner", w.login("alice"))
 	stolen := w.external(planner, wat, reports).get("access_token")
-	kids := func(w *world) string { return page(t, http.MethodGet, w.server.URL()+"/oauth2/jwks").body }
+	kids := func(w *world) string {
+		return page(t, http.MethodGet, w.server.URL()+"/accounts/"+daemon.DefaultAccount+"/oauth2/jwks").body
+	}
 	before := kids(two)
 	if two.active(planner, stolen) == nil || before != kids(w) {
 		t.Fatal("the replicas differ before the drill")
@@ -241,10 +246,10 @@ func TestJSVerifiesAnExchangedToken(t *testing.T) {
 	w, planner, booker := agents(t, daemon.SQLite)
 	own := w.propagated(booker, w.wat(planner, "planner", w.login("alice")), "booker")
 	run := peer.Script{Name: "exchange.mjs", Env: map[string]string{
-		"ISSUER": w.server.PublicURL(), "AUDIENCE": reports, "WORKLOAD_TOKEN": own, "KEY_ID": booker.ID, "KEY_SECRET": booker.Secret,
+		"ISSUER": w.issuer(), "AUDIENCE": reports, "WORKLOAD_TOKEN": own, "KEY_ID": booker.ID, "KEY_SECRET": booker.Secret,
 	}}.Start(t)
 	got := run.Next(t, "verified")
-	act := map[string]any{"sub": arnOf("booker"), "iss": w.server.PublicURL(), "act": map[string]any{"sub": arnOf("planner"), "iss": w.server.PublicURL()}}
+	act := map[string]any{"sub": arnOf("booker"), "iss": w.issuer(), "act": map[string]any{"sub": arnOf("planner"), "iss": w.issuer()}}
 	if got.String("clientId") != arnOf("booker") || got.String("scope") != "read" || !reflect.DeepEqual(got["act"], act) {
 		t.Errorf("got %v", got)
 	}

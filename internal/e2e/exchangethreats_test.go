@@ -329,6 +329,7 @@ func TestOAuthErrors(t *testing.T) {
 		"a resource without scheme": {planner, exchanging(wat, "", "audience", "", "resource", "inventory"), "invalid_target"},
 		"a resource with fragment":  {planner, exchanging(wat, "", "audience", "", "resource", reports+"#x"), "invalid_target"},
 		"this server":               {planner, exchanging(wat, w.server.PublicURL()), "invalid_target"},
+		"an issuer of this server":  {planner, exchanging(wat, w.server.PublicURL()+"/accounts/111111111111"), "invalid_target"},
 		"a bad scope":               {planner, exchanging(wat, reports, "scope", `a"b`), "invalid_scope"},
 		"another's token":           {booker, exchanging(wat, reports), "unauthorized_client"},
 		"a secret in the body":      {planner, exchanging(wat, reports, "client_secret", planner.Secret), "invalid_request"},

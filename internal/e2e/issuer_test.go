@@ -231,17 +231,27 @@ func TestIssuerRoutesAreExact(t *testing.T) {
 	w := newWorld(t, daemon.SQLite)
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for target, want := range map[string]int{
-		"GET /oauth2/jwks":                              http.StatusOK,
-		"HEAD /oauth2/jwks":                             http.StatusOK,
-		"GET /.well-known/openid-configuration":         http.StatusOK,
-		"GET /.well-known/oauth-authorization-server":   http.StatusOK,
-		"POST /oauth2/jwks":                             http.StatusMethodNotAllowed,
-		"GET /oauth2/jwks/":                             0,
-		"GET /oauth2":                                   0,
-		"GET /oauth2//jwks":                             0,
-		"GET /x/../oauth2/jwks":                         0,
-		"GET /.well-known/openid-configuration/":        0,
-		"GET /.well-known/oauth-authorization-server/t": 0,
+		"GET /oauth2/jwks":                            http.StatusOK,
+		"HEAD /oauth2/jwks":                           http.StatusOK,
+		"GET /.well-known/openid-configuration":       http.StatusOK,
+		"GET /.well-known/oauth-authorization-server": http.StatusOK,
+		"POST /oauth2/jwks":                           http.StatusMethodNotAllowed,
+		"GET /oauth2/jwks/":                           0,
+		"GET /oauth2":                                 0,
+		"GET /oauth2//jwks":                           0,
+		"GET /x/../oauth2/jwks":                       0,
+		"GET /.well-known/openid-configuration/":      0,
+
+		"GET /accounts/000000000000/.well-known/openid-configuration":         http.StatusOK,
+		"GET /.well-known/oauth-authorization-server/accounts/000000000000":   http.StatusOK,
+		"GET /.well-known/openid-configuration/accounts/000000000000":         http.StatusOK,
+		"GET /accounts/000000000000/oauth2/jwks":                              http.StatusOK,
+		"GET /accounts/999999999999/oauth2/jwks":                              http.StatusNotFound,
+		"GET /accounts/000000000000/oauth2/jwks/":                             0,
+		"GET /accounts/000000000000":                                          0,
+		"GET /accounts/%30%30%30000000000/oauth2/jwks":                        0,
+		"GET /accounts/000000000000/.well-known/oauth-authorization-server/x": 0,
+		"GET /.well-known/oauth-authorization-server/t":                       0,
 	} {
 		method, path, _ := strings.Cut(target, " ")
 		req, err := http.NewRequestWithContext(t.Context(), method, w.server.URL()+path+"?code=hunter2", http.NoBody)

@@ -206,14 +206,14 @@ func (s *Service) sign(ctx context.Context, e Exchanged, t identity.Token, w ide
 	if e.Expires.Unix() <= s.Now().Unix() {
 		return secret.Text{}, fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one")
 	}
-	return s.Signing.Sign(ctx, signing.Tokens, Type, claims)
+	return s.Signing.Sign(ctx, signing.AccountTokens(string(e.Account)), Type, claims)
 }
 
 // actors nests the names of workload identities as RFC 8693 §4.1 has it, the one that acts outermost.
 func (s *Service) actors(account access.Account, names []string) map[string]any {
 	var act map[string]any
 	for _, name := range slices.Backward(names) {
-		outer := map[string]any{"sub": identity.Workload{Account: account, Name: name}.ARN(s.Region), "iss": s.Signing.Issuer()}
+		outer := map[string]any{"sub": identity.Workload{Account: account, Name: name}.ARN(s.Region), "iss": s.Issuer(account)}
 		if act != nil {
 			outer["act"] = act
 		}

@@ -142,7 +142,7 @@ func (w *world) wat(workload, user string) secret.Text {
 
 func (w *world) read(token secret.Text) jws.Claims {
 	w.t.Helper()
-	c, err := w.signing.Verify(w.t.Context(), signing.Tokens, exchange.Type, token)
+	c, err := w.signing.Verify(w.t.Context(), signing.AccountTokens(string(account)), exchange.Type, token)
 	must(w.t, err)
 	return c
 }
@@ -282,9 +282,9 @@ func TestF16_IntrospectionSaysNothingOfWhatIsNotTheCallers(t *testing.T) {
 	must(t, err)
 	stranger := agent("planner")
 	stranger.Account = "111111111111"
-	other, err := w.signing.Sign(t.Context(), signing.Tokens, "JWT", map[string]any{"jti": "x", "account": string(account), "exp": w.now().Unix() + 60})
+	other, err := w.signing.Sign(t.Context(), signing.AccountTokens(string(account)), "JWT", map[string]any{"jti": "x", "account": string(account), "exp": w.now().Unix() + 60})
 	must(t, err)
-	unknown, err := w.signing.Sign(t.Context(), signing.Tokens, exchange.Type, map[string]any{"jti": "x", "account": string(account), "exp": w.now().Unix() + 60})
+	unknown, err := w.signing.Sign(t.Context(), signing.AccountTokens(string(account)), exchange.Type, map[string]any{"jti": "x", "account": string(account), "exp": w.now().Unix() + 60})
 	must(t, err)
 	said, err := w.Introspect(t.Context(), agent("booker"), got.Token)
 	must(t, err)
@@ -326,13 +326,15 @@ func TestRotateKeyIsTheInstallationsOwn(t *testing.T) {
 	w := newWorld(t)
 	stranger := w.root
 	stranger.Account = "111111111111"
-	_, err := w.RotateKey(t.Context(), stranger, signing.Tokens, true)
-	wantCode(t, "root of another account", err, fault.Denied)
-	_, err = w.RotateKey(t.Context(), agent("planner"), signing.Tokens, true)
+	for _, p := range []signing.Purpose{signing.Assertions, signing.Audit} {
+		_, err := w.RotateKey(t.Context(), stranger, p, true)
+		wantCode(t, "root of another account, "+string(p), err, fault.Denied)
+	}
+	_, err := w.RotateKey(t.Context(), agent("planner"), exchange.Tokens, true)
 	wantCode(t, "an agent", err, fault.Denied)
 	_, err = w.RotateKey(t.Context(), w.root, "nothing", true)
 	wantCode(t, "another purpose", err, fault.Invalid)
-	made, err := w.RotateKey(t.Context(), w.root, signing.Tokens, false)
+	made, err := w.RotateKey(t.Context(), w.root, exchange.Tokens, false)
 	must(t, err)
 	keys, err := w.Keys(t.Context(), w.root)
 	must(t, err)
@@ -340,7 +342,44 @@ func TestRotateKeyIsTheInstallationsOwn(t *testing.T) {
 	for _, k := range keys {
 		have[k.ID] = k.Status
 	}
-	if have[made.ID] != signing.Next || len(have) != 3 {
+	if have[made.ID] != signing.Next || len(have) != 4 {
 		t.Errorf("got %v", slices.Collect(maps.Values(have)))
+	}
+}
+
+// M09: each account is an issuer of its own, with keys of its own. A service that trusts one account's issuer takes no token
+// of another; rotating and revoking the keys of one does nothing to the other's.
+func TestM09_EachAccountIsAnIssuer(t *testing.T) {
+	w := newWorld(t)
+	ours, err := w.Exchange(t.Context(), agent("planner"), exchange.Request{Subject: w.wat("planner", "alice"), Audience: "reports"})
+	must(t, err)
+	if got, _ := w.read(ours.Token).String("iss"); got != publicURL+"/accounts/"+string(account) {
+		t.Errorf("got the issuer %q", got)
+	}
+	actor, _ := w.read(ours.Token).Object("act")
+	if got, _ := actor.String("iss"); got != w.Issuer(account) {
+		t.Errorf("got the actor's issuer %q", got)
+	}
+	const neighbour = access.Account("111111111111")
+	theirs, err := w.signing.Sign(t.Context(), signing.AccountTokens(string(neighbour)), exchange.Type,
+		map[string]any{"aud": "reports", "account": string(account), "jti": "x", "exp": w.now().Unix() + 60})
+	must(t, err)
+	for what, p := range map[string]signing.Purpose{
+		"our account": signing.AccountTokens(string(account)), "the installation": signing.Assertions, "the trail": signing.Audit,
+	} {
+		_, err := w.signing.Verify(t.Context(), p, exchange.Type, theirs)
+		wantCode(t, "the neighbour's token at the issuer of "+what, err, fault.Unauthenticated)
+	}
+	root := w.root
+	root.Account = neighbour
+	_, err = w.RotateKey(t.Context(), root, exchange.Tokens, true)
+	must(t, err)
+	w.ahead.Add(int64(time.Minute)) // longer than keys are remembered
+	w.read(ours.Token)
+	_, err = w.signing.Verify(t.Context(), signing.AccountTokens(string(neighbour)), exchange.Type, theirs)
+	wantCode(t, "the neighbour's token after its revocation", err, fault.Unauthenticated)
+	for _, audience := range []string{publicURL, publicURL + "/accounts/" + string(neighbour), w.Issuer(account) + "/x"} {
+		_, err := w.Exchange(t.Context(), agent("planner"), exchange.Request{Subject: w.wat("planner", "alice"), Audience: audience})
+		wantCode(t, "a token for "+audience, err, fault.Invalid)
 	}
 }

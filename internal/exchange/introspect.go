@@ -79,7 +79,7 @@ func unlessDead(err error) error {
 
 // find returns what a good token says and was made of. One that is not good is Unauthenticated, Invalid or NotFound.
 func (s *Service) find(ctx context.Context, account access.Account, token secret.Text) (jws.Claims, Exchanged, error) {
-	claims, err := s.Signing.Verify(ctx, signing.Tokens, Type, token)
+	claims, err := s.Signing.Verify(ctx, signing.AccountTokens(string(account)), Type, token)
 	if err != nil {
 		return jws.Claims{}, Exchanged{}, err
 	}

@@ -9,39 +9,61 @@ import (
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
-// Keys lists the installation's signing keys, those of all purposes, in the order in which they sign.
+// Issuer is the claim iss of the tokens that the account makes for others, byte for byte.
+func (s *Service) Issuer(account access.Account) string {
+	return s.Signing.Issuer(signing.AccountTokens(string(account)))
+}
+
+// Keys lists the keys that sign for the caller's account in the order in which they sign: those of its own tokens, and those
+// of the installation.
 func (s *Service) Keys(ctx context.Context, caller access.Caller) ([]signing.Key, error) {
 	if err := s.Guard.Permit(ctx, caller, access.ListSigningKeys, access.Facts{}); err != nil {
 		return nil, err
 	}
 	var all []signing.Key
-	for _, p := range []signing.Purpose{signing.Tokens, signing.Audit} {
-		keys, err := s.Signing.List(ctx, p)
+	for _, p := range []signing.Purpose{Tokens, signing.Assertions, signing.Audit} {
+		keys, err := s.Signing.List(ctx, purposeOf(caller, p))
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, keys...)
+		for _, k := range keys {
+			k.Purpose = p
+			all = append(all, k)
+		}
 	}
 	return all, nil
 }
 
-// RotateKey replaces the key that signs for the purpose; see signing.Service.Rotate. The keys are the installation's and
-// sign for every account, so that it takes an administrator of the installation's own account. Errors: Denied; Invalid
-// (Field "purpose") for a purpose that there is not.
+// Tokens is what callers name the purpose of their own account's tokens by.
+const Tokens signing.Purpose = "tokens"
+
+// purposeOf is the purpose that a caller means by the name.
+func purposeOf(caller access.Caller, p signing.Purpose) signing.Purpose {
+	if p == Tokens {
+		return signing.AccountTokens(string(caller.Account))
+	}
+	return p
+}
+
+// RotateKey replaces the key that signs for the purpose; see signing.Service.Rotate. The purpose Tokens is of the caller's
+// account. The keys of the others sign for every account, so that it takes an administrator of the installation's own
+// account. Errors: Denied; Invalid (Field "purpose") for a purpose that there is not.
 func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing.Purpose, revoke bool) (signing.Key, error) {
 	facts := access.Facts{Resource: "signing-key/" + string(p), Outcome: "rotated"}
 	if revoke {
 		facts.Outcome = "revoked"
 	}
-	if caller.Account != s.Account {
+	if p != Tokens && caller.Account != s.Account {
 		return signing.Key{}, s.Guard.Refuse(ctx, caller, access.RotateSigningKey, "own-account", facts,
-			fault.New(fault.Denied, "the signing keys are the installation's: only its own account rotates them"))
+			fault.New(fault.Denied, "the signing keys of the purpose %s are the installation's: only its own account rotates them", p))
 	}
 	if err := s.Guard.Permit(ctx, caller, access.RotateSigningKey, facts); err != nil {
 		return signing.Key{}, err
 	}
-	if !slices.Contains([]signing.Purpose{signing.Tokens, signing.Audit}, p) {
-		return signing.Key{}, fault.Field("purpose", "must be %s or %s", signing.Tokens, signing.Audit)
+	if !slices.Contains([]signing.Purpose{Tokens, signing.Assertions, signing.Audit}, p) {
+		return signing.Key{}, fault.Field("purpose", "must be %s, %s or %s", Tokens, signing.Assertions, signing.Audit)
 	}
-	return s.Signing.Rotate(ctx, p, revoke)
+	k, err := s.Signing.Rotate(ctx, purposeOf(caller, p), revoke)
+	k.Purpose = p
+	return k, err
 }

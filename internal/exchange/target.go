@@ -22,7 +22,7 @@ func (s *Service) checkTarget(audience string) error {
 	switch {
 	case audience == "" || len(audience) > maxTarget || strings.ContainsFunc(audience, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return fault.Field(field, "must be 1 to %d printable ASCII characters without spaces", maxTarget)
-	case strings.TrimRight(audience, "/") == strings.TrimRight(s.Signing.Issuer(), "/"):
+	case s.Identity.Owns(audience):
 		return fault.Field(field, "is this server itself, which takes no tokens of this kind")
 	case strings.Contains(audience, ":workload-identity-directory/"):
 		return fault.Field(field, "is a workload identity: ask for a requested_token_type of workload access tokens")

@@ -89,6 +89,9 @@ func (s *Service) checkIssuer(i Issuer) (Issuer, error) {
 	if err := s.checkName(i); err != nil {
 		return i, err
 	}
+	if identity.Under(s.Server, i.URL) || identity.Under(s.Server, i.JWKSURI) {
+		return i, fault.Field("issuer", "is this server itself: what it signs names no workloads here")
+	}
 	if err := checkAudiences(i.Audiences); err != nil {
 		return i, err
 	}

@@ -153,8 +153,12 @@ func (s *Service) trustOf(ctx context.Context, account access.Account, p present
 	return Trust{}, denied("issuer-not-trusted", "the issuer %q is not trusted in account %s", clip(p.issuer), account)
 }
 
-// stands returns the epoch of an issuer that is not disabled in the account, and refuses one that is.
+// stands returns the epoch of an issuer that is not disabled in the account, and refuses one that is. It refuses this server
+// too, whatever a row says: accounts do not name each other's workloads (threat M34).
 func (s *Service) stands(ctx context.Context, i Issuer) (epoch int64, err error) {
+	if identity.Under(s.Server, i.URL) {
+		return 0, denied("issuer-own", "the issuer %s is this server itself, which names no workloads here", i.URL)
+	}
 	at, err := s.Store.Standing(ctx, i.Account, identity.IssuerStanding, i.URL)
 	if err == nil && at.Down() {
 		err = denied("issuer-disabled", "the issuer %s is disabled", i.URL)

@@ -221,3 +221,24 @@ func TestA25_TheIssuerIsDown(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// M34: an issuer at or under the server's own URL names no workloads either, also if a row says that it does.
+func TestM34_OwnIssuersNameNoWorkloads(t *testing.T) {
+	w, _ := newAgent(t)
+	const own = publicURL + "/accounts/111111111111"
+	_, err := w.CreateIssuer(t.Context(), w.root, federation.Issuer{URL: own, Audiences: []string{"tabard"}})
+	wantCode(t, "our own URL", err, fault.Invalid)
+	_, err = w.CreateIssuer(t.Context(), w.root, federation.Issuer{URL: "https://other.example.com", Audiences: []string{"tabard"}, JWKSURI: publicURL + "/oauth2/jwks"})
+	wantCode(t, "our keys under another name", err, fault.Invalid)
+
+	must(t, w.db.CreateWorkloadIssuer(t.Context(), federation.Issuer{
+		Account: account, URL: own, UID: "wis-own", Kind: federation.OIDC, Audiences: []string{"tabard"}, JWKS: keypairs().Set(t), Created: w.clock(),
+	}))
+	must(t, w.db.CreateFederationRule(t.Context(), federation.Rule{
+		Account: account, ID: "rule-own", Issuer: own, Subject: "*", Principal: "prn-agent", Name: "agent", Created: w.clock(),
+	}))
+	_, trail := w.refused("a token of ours", role("agent"), w.jwt(map[string]any{"iss": own}), fault.Denied)
+	if trail.Rule != "issuer-own" {
+		t.Errorf("got the rule %q in the trail", trail.Rule)
+	}
+}

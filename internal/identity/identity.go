@@ -86,6 +86,11 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, i := range config {
+		if s.Owns(i.URL) || s.Owns(i.JWKSURI) {
+			return nil, fault.New(fault.Invalid, "issuer %q in the configuration is this server itself: what it signs names no users here", clip(i.URL))
+		}
+	}
 	s.config = config
 	return s, nil
 }

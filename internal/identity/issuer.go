@@ -33,6 +33,9 @@ func (s *Service) CreateIssuer(ctx context.Context, caller access.Caller, i Issu
 	if err != nil {
 		return Issuer{}, err
 	}
+	if s.Owns(i.URL) || s.Owns(i.JWKSURI) {
+		return Issuer{}, fault.Field("issuer", "is this server itself: what it signs names no users here")
+	}
 	if err := s.guard.Permit(ctx, caller, access.CreateTrustedIssuer, access.Facts{Resource: i.URL}); err != nil {
 		return Issuer{}, err
 	}
@@ -91,8 +94,39 @@ type trust struct {
 	anyAudience bool // an issuer on loopback, in dev mode
 }
 
+// Owns reports whether the address lies at or under the server's public URL. Nothing there is trusted by any account: each
+// account is an issuer of its own there, and who signs for one account must not name users or workloads of another (threat
+// M34). It decides nothing about a caller.
+func (s *Service) Owns(address string) bool { return Under(s.issuer, address) }
+
+// Under reports whether the address lies at or under the URL base, however its host and path are spelled. An address without
+// a host does not.
+func Under(base, address string) bool {
+	b, err := url.Parse(base)
+	if err != nil {
+		return false
+	}
+	a, err := url.Parse(address)
+	if err != nil || a.Hostname() == "" {
+		return false
+	}
+	host := func(u *url.URL) string {
+		name, port := strings.TrimRight(strings.ToLower(u.Hostname()), "."), u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443"}[strings.ToLower(u.Scheme)]
+		}
+		return name + ":" + port
+	}
+	root := strings.TrimRight(b.Path, "/")
+	at := path.Clean("/" + a.Path) // decoded, as a server may read it
+	return host(a) == host(b) && (root == "" || at == root || strings.HasPrefix(at, root+"/"))
+}
+
 // trusted finds the issuer of a token. In dev mode an issuer on loopback needs no row.
 func (s *Service) trusted(ctx context.Context, account access.Account, iss string) (trust, error) {
+	if s.Owns(iss) {
+		return trust{}, badToken("is of this server itself, which names no users here")
+	}
 	if i, ok := s.configIssuer(account, iss); ok {
 		return trust{Issuer: i}, nil
 	}

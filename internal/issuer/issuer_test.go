@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -14,6 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/exchange"
+	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/issuer"
 	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/kms"
@@ -51,7 +55,7 @@ func serve(t *testing.T) (http.Handler, *signing.Service, *vault.Vault, *bytes.B
 	keys, err := signing.New(signing.Config{Store: db, Vault: v, Issuer: publicURL, Now: time.Now})
 	must(t, err)
 	log := &bytes.Buffer{}
-	h, err := issuer.New(issuer.Config{Signing: keys, Log: slog.New(slog.NewJSONHandler(log, nil))})
+	h, err := issuer.New(issuer.Config{Signing: keys, Exchange: &exchange.Service{Config: exchange.Config{Signing: keys}}, Accounts: served{}, Log: slog.New(slog.NewJSONHandler(log, nil))})
 	must(t, err)
 	return h, keys, v, log
 }
@@ -66,26 +70,82 @@ func ask(h http.Handler, method, target string) *http.Response {
 func TestMetadata(t *testing.T) {
 	h, _, _, _ := serve(t)
 	want := map[string]any{
-		"issuer": publicURL, "jwks_uri": publicURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public", "pairwise"},
+		"issuer": publicURL, "jwks_uri": publicURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public"},
 		"id_token_signing_alg_values_supported": []any{"ES256"},
-		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account", "client_id", "scope", "act", "auth_time", "assurance"},
+		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "account"},
+	}
+	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
+		wantDocument(t, h, path, want)
+	}
+}
+
+// M09: each account's issuer has its own metadata, where OpenID Connect Discovery (§4, appended) and RFC 8414 (§3.1,
+// inserted) look for it, and its own keys. An account that is not served has neither.
+func TestM09_MetadataOfAnAccount(t *testing.T) {
+	h, _, _, _ := serve(t)
+	const issuerURL = publicURL + "/accounts/123456789012"
+	want := map[string]any{
+		"issuer": issuerURL, "jwks_uri": issuerURL + "/oauth2/jwks", "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"pairwise"},
+		"id_token_signing_alg_values_supported": []any{"ES256"},
+		"claims_supported":                      []any{"iss", "sub", "aud", "iat", "exp", "jti", "account", "client_id", "scope", "act", "auth_time", "assurance"},
 		"token_endpoint":                        publicURL + "/oauth2/token", "introspection_endpoint": publicURL + "/oauth2/introspect", "revocation_endpoint": publicURL + "/oauth2/revoke",
 		"grant_types_supported":                         []any{"urn:ietf:params:oauth:grant-type:token-exchange"},
 		"token_endpoint_auth_methods_supported":         []any{"client_secret_basic"},
 		"introspection_endpoint_auth_methods_supported": []any{"client_secret_basic"},
 		"revocation_endpoint_auth_methods_supported":    []any{"client_secret_basic"},
 	}
-	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
-		resp := ask(h, http.MethodGet, path)
-		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "public, max-age=300" {
-			t.Errorf("%s: got %d %v", path, resp.StatusCode, resp.Header)
+	for _, path := range []string{
+		"/accounts/123456789012/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/accounts/123456789012",
+		"/.well-known/openid-configuration/accounts/123456789012",
+	} {
+		wantDocument(t, h, path, want)
+	}
+	keys := func(account string) string {
+		resp := ask(h, http.MethodGet, "/accounts/"+account+"/oauth2/jwks")
+		doc, err := io.ReadAll(resp.Body)
+		must(t, err)
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("the keys of %s: got %d", account, resp.StatusCode)
 		}
-		var got map[string]any
-		must(t, json.NewDecoder(resp.Body).Decode(&got))
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", path, diff)
+		return string(doc)
+	}
+	ours, theirs := keys("123456789012"), keys("210987654321")
+	installation, err := io.ReadAll(ask(h, http.MethodGet, issuer.JWKSPath).Body)
+	must(t, err)
+	if ours == theirs || ours == string(installation) || keys("123456789012") != ours {
+		t.Error("the issuers of two accounts and of the installation must have keys of their own")
+	}
+	for _, account := range []string{"999999999999", "1234", "12345678901a", "1234567890123", "..", "%2e%2e"} {
+		for _, path := range []string{"/accounts/" + account + "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/accounts/" + account,
+			"/accounts/" + account + "/oauth2/jwks"} {
+			if resp := ask(h, http.MethodGet, path); resp.StatusCode == http.StatusOK || resp.Header.Get("Cache-Control") == "public, max-age=300" {
+				t.Errorf("%s: got %d", path, resp.StatusCode)
+			}
 		}
 	}
+}
+
+func wantDocument(t *testing.T, h http.Handler, path string, want map[string]any) {
+	t.Helper()
+	resp := ask(h, http.MethodGet, path)
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "public, max-age=300" {
+		t.Errorf("%s: got %d %v", path, resp.StatusCode, resp.Header)
+	}
+	var got map[string]any
+	must(t, json.NewDecoder(resp.Body).Decode(&got))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// served knows two accounts.
+type served struct{}
+
+func (served) Served(_ context.Context, id access.Account) error {
+	if id == "123456789012" || id == "210987654321" {
+		return nil
+	}
+	return fault.New(fault.NotFound, "there is no such account")
 }
 
 func TestKeysVerifyWhatIsSigned(t *testing.T) {
@@ -98,7 +158,7 @@ func TestKeysVerifyWhatIsSigned(t *testing.T) {
 	}
 	set, err := jws.ParseSet(doc)
 	must(t, err)
-	text, err := keys.Sign(t.Context(), signing.Tokens, "JWT", map[string]any{"sub": "s", "exp": time.Now().Unix() + 60})
+	text, err := keys.Sign(t.Context(), signing.Assertions, "JWT", map[string]any{"sub": "s", "exp": time.Now().Unix() + 60})
 	must(t, err)
 	token, err := jws.Parse("the token", text)
 	must(t, err)

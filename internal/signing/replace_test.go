@@ -18,7 +18,7 @@ func TestH07_ReplacedKeyVerifiesWhatItSigned(t *testing.T) {
 	a, b := w.replica(), w.replica()
 	old := w.sign(a)
 	w.sign(b)
-	made, err := a.Rotate(t.Context(), signing.Tokens, false)
+	made, err := a.Rotate(t.Context(), signing.Assertions, false)
 	must(t, err)
 	if made.Status != signing.Next || !made.Begins.Equal(w.clock.now().Add(signing.Overlap)) {
 		t.Errorf("got %+v, want a key that begins after %s", made, signing.Overlap)
@@ -42,7 +42,7 @@ func TestH07_ReplacedKeyVerifiesWhatItSigned(t *testing.T) {
 	}
 	w.clock.at(24*time.Hour + signing.Overlap + 298*time.Second)
 	for _, s := range []*signing.Service{a, b} {
-		if _, err := s.Verify(t.Context(), signing.Tokens, "JWT", old); err != nil {
+		if _, err := s.Verify(t.Context(), signing.Assertions, "JWT", old); err != nil {
 			t.Errorf("what the old key signed, a second before its end: %v", err)
 		}
 		if !slices.Contains(w.kids(s), signer(t, old)) {
@@ -65,7 +65,7 @@ func TestRotateAtTheEndOfAPeriod(t *testing.T) {
 	s := w.replica()
 	w.clock.at(signing.Period - time.Minute)
 	w.sign(s)
-	made, err := s.Rotate(t.Context(), signing.Tokens, false)
+	made, err := s.Rotate(t.Context(), signing.Assertions, false)
 	must(t, err)
 	w.clock.at(signing.Period + time.Minute)
 	if got := signer(t, w.sign(s)); got == made.ID {
@@ -93,7 +93,7 @@ func TestH08_RevokedKeyIsGoneOnEveryReplica(t *testing.T) {
 	if len(before) != 2 {
 		t.Fatalf("got the keys %v, want this period's and the next", before)
 	}
-	made, err := a.Rotate(t.Context(), signing.Tokens, true)
+	made, err := a.Rotate(t.Context(), signing.Assertions, true)
 	must(t, err)
 	check := func(what string, s *signing.Service) {
 		t.Helper()
@@ -105,19 +105,19 @@ func TestH08_RevokedKeyIsGoneOnEveryReplica(t *testing.T) {
 		if got := signer(t, w.sign(s)); got != made.ID {
 			t.Errorf("%s: %s signs, want %s", what, got, made.ID)
 		}
-		_, err := s.Verify(t.Context(), signing.Tokens, "JWT", stolen)
+		_, err := s.Verify(t.Context(), signing.Assertions, "JWT", stolen)
 		wantCode(t, what+": a token of the revoked key", err, fault.Unauthenticated)
 	}
 	check("where it was revoked, at once", a)
 	w.clock.at(signing.Period - signing.Ahead/2 + time.Second)
-	if _, err := b.Verify(t.Context(), signing.Tokens, "JWT", w.sign(a)); err != nil {
+	if _, err := b.Verify(t.Context(), signing.Assertions, "JWT", w.sign(a)); err != nil {
 		t.Errorf("a token of the new key on another replica, a second later: %v", err)
 	}
 	w.clock.at(signing.Period - signing.Ahead/2 + 5*time.Second)
 	check("another replica, five seconds later", b)
 	check("a replica that starts", w.replica())
 
-	rows, err := w.db.SigningKeys(t.Context(), signing.Tokens, 0)
+	rows, err := w.db.SigningKeys(t.Context(), signing.Assertions, 0)
 	must(t, err)
 	revoked := 0
 	for _, r := range rows {
@@ -143,7 +143,7 @@ func TestList(t *testing.T) {
 	w.clock.at(signing.Period - signing.Ahead/2)
 	status := func() string {
 		t.Helper()
-		keys, err := s.List(t.Context(), signing.Tokens)
+		keys, err := s.List(t.Context(), signing.Assertions)
 		must(t, err)
 		var out []string
 		for _, k := range keys {
@@ -156,9 +156,9 @@ func TestList(t *testing.T) {
 		want string
 	}{
 		{func() {}, "CURRENT NEXT"},
-		{func() { _, err := s.Rotate(t.Context(), signing.Tokens, false); must(t, err) }, "CURRENT NEXT NEXT"},
+		{func() { _, err := s.Rotate(t.Context(), signing.Assertions, false); must(t, err) }, "CURRENT NEXT NEXT"},
 		{func() { w.clock.at(signing.Period - signing.Ahead/2 + signing.Overlap) }, "PREVIOUS CURRENT NEXT"},
-		{func() { _, err := s.Rotate(t.Context(), signing.Tokens, true); must(t, err) }, "REVOKED REVOKED CURRENT REVOKED NEXT"},
+		{func() { _, err := s.Rotate(t.Context(), signing.Assertions, true); must(t, err) }, "REVOKED REVOKED CURRENT REVOKED NEXT"},
 	} {
 		step.do()
 		if got := status(); got != step.want {
@@ -173,7 +173,7 @@ func TestRotateTooOften(t *testing.T) {
 	s := w.replica()
 	var err error
 	for range 40 {
-		if _, err = s.Rotate(t.Context(), signing.Tokens, false); err != nil {
+		if _, err = s.Rotate(t.Context(), signing.Assertions, false); err != nil {
 			break
 		}
 	}
@@ -181,7 +181,7 @@ func TestRotateTooOften(t *testing.T) {
 	if n := len(w.kids(s)); n != 16 {
 		t.Errorf("%d keys are published, want 16", n)
 	}
-	_, err = s.Rotate(t.Context(), signing.Tokens, true)
+	_, err = s.Rotate(t.Context(), signing.Assertions, true)
 	must(t, err)
 	if n := len(w.kids(s)); n != 1 {
 		t.Errorf("%d keys are published after all were revoked, want 1", n)
@@ -195,7 +195,7 @@ func TestRotateOnePurpose(t *testing.T) {
 	token := w.sign(s)
 	_, err := s.Rotate(t.Context(), signing.Audit, true)
 	must(t, err)
-	if _, err := s.Verify(t.Context(), signing.Tokens, "JWT", token); err != nil {
+	if _, err := s.Verify(t.Context(), signing.Assertions, "JWT", token); err != nil {
 		t.Errorf("got %v", err)
 	}
 }

@@ -46,9 +46,19 @@ func (s *Service) Keys(ctx context.Context, p Purpose) ([]byte, error) {
 }
 
 // Prepare makes the keys that it is time for, so that the next one is published a week ahead even where nobody asks for
-// anything in that week. Errors are as for Sign.
+// anything in that week: for the installation, and for each account that has signed in this period. Errors are as for Sign.
 func (s *Service) Prepare(ctx context.Context) error {
-	_, err := s.series(ctx, Tokens)
+	_, err := s.series(ctx, Assertions)
+	period, next := due(s.now())
+	if err != nil || !next {
+		return err
+	}
+	purposes, err := s.store.SigningPurposes(ctx, period)
+	for _, p := range purposes {
+		if _, failed := s.series(ctx, p); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,8 +25,19 @@ import (
 // Purpose is what a series of keys is for. What a key of one purpose signed verifies under no other.
 type Purpose string
 
-// Tokens signs the JWTs that other parties verify.
-const Tokens Purpose = "tokens"
+// Assertions signs the JWTs by which the installation names one of its accounts' clients or agents to a provider: client
+// authentication and actor tokens.
+const Assertions Purpose = "assertions"
+
+// tokensOf begins the purposes of the tokens that accounts make for others.
+const tokensOf = "tokens/"
+
+// AccountTokens is the purpose of the tokens that one account makes for others. Each account is an issuer of its own, with
+// keys of its own: a verifier that trusts one account's issuer takes no token of another (threat M09).
+func AccountTokens(account string) Purpose { return Purpose(tokensOf + account) }
+
+// AccountPath is what stands between the server's public URL and the number of an account in the URL of the account's issuer.
+const AccountPath = "/accounts/"
 
 const (
 	// Period is how long a key signs. It verifies for one more.
@@ -74,6 +86,8 @@ type Store interface {
 	// SigningKeys returns the keys of a purpose for the period from and later ones, by period and serial. It never answers
 	// from a cache.
 	SigningKeys(ctx context.Context, p Purpose, from int64) ([]Row, error)
+	// SigningPurposes returns the purposes that have a key for the period from or a later one.
+	SigningPurposes(ctx context.Context, from int64) ([]Purpose, error)
 	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period and serial or the id exists, and
 	// leave that as it is.
 	AddSigningKey(ctx context.Context, r Row) error
@@ -86,7 +100,7 @@ type Store interface {
 type Config struct {
 	Store  Store
 	Vault  *vault.Vault
-	Issuer string // the claim iss of everything that is signed: the server's public URL
+	Issuer string // the server's public URL, from which the claim iss of everything that is signed is made
 	Now    func() time.Time
 }
 
@@ -109,8 +123,14 @@ func New(c Config) (*Service, error) {
 	return &Service{store: c.Store, vault: c.Vault, issuer: c.Issuer, now: c.Now, read: make(map[Purpose]series)}, nil
 }
 
-// Issuer is the claim iss of everything that is signed here.
-func (s *Service) Issuer() string { return s.issuer }
+// Issuer is the claim iss of what is signed for the purpose: the server's public URL, or for the tokens of an account the
+// account's own URL below it.
+func (s *Service) Issuer(p Purpose) string {
+	if account, ok := strings.CutPrefix(string(p), tokensOf); ok {
+		return s.issuer + AccountPath + account
+	}
+	return s.issuer
+}
 
 // Sign returns the compact form of a JWT of the type typ ("JWT", "at+jwt") with the claims, to which it adds iss. Claims
 // that have an iss, or no exp that is after now and at most MaxLife away, are Internal. The error is Unavailable or
@@ -130,7 +150,7 @@ func (s *Service) Sign(ctx context.Context, p Purpose, typ string, claims map[st
 	if err != nil {
 		return secret.Text{}, err
 	}
-	all := map[string]any{"iss": s.issuer}
+	all := map[string]any{"iss": s.Issuer(p)}
 	for name, value := range claims {
 		all[name] = value
 	}
@@ -167,7 +187,7 @@ func (s *Service) Verify(ctx context.Context, p Purpose, typ string, token secre
 	if err != nil {
 		return jws.Claims{}, err
 	}
-	if iss, ok := t.Claims.String("iss"); !ok || iss != s.issuer {
+	if iss, ok := t.Claims.String("iss"); !ok || iss != s.Issuer(p) {
 		return jws.Claims{}, fault.New(fault.Unauthenticated, "%s was not issued by this server", noun)
 	}
 	return t.Claims, s.timely(t.Claims)

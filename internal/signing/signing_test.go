@@ -108,7 +108,7 @@ func (w *world) claims() map[string]any {
 
 func (w *world) sign(s *signing.Service) secret.Text {
 	w.t.Helper()
-	token, err := s.Sign(w.t.Context(), signing.Tokens, "JWT", w.claims())
+	token, err := s.Sign(w.t.Context(), signing.Assertions, "JWT", w.claims())
 	must(w.t, err)
 	return token
 }
@@ -116,7 +116,7 @@ func (w *world) sign(s *signing.Service) secret.Text {
 // kids are the ids in the published set.
 func (w *world) kids(s *signing.Service) []string {
 	w.t.Helper()
-	doc, err := s.Keys(w.t.Context(), signing.Tokens)
+	doc, err := s.Keys(w.t.Context(), signing.Assertions)
 	must(w.t, err)
 	var set struct{ Keys []map[string]any }
 	must(w.t, json.Unmarshal(doc, &set))
@@ -165,7 +165,7 @@ func TestRotation(t *testing.T) {
 	if second != early[1] {
 		t.Errorf("the next period is signed by %s, and %s was published for it", second, early[1])
 	}
-	if _, err := s.Verify(t.Context(), signing.Tokens, "JWT", last); err != nil {
+	if _, err := s.Verify(t.Context(), signing.Assertions, "JWT", last); err != nil {
 		t.Errorf("what was signed before the rotation: %v", err)
 	}
 	if got := w.kids(s); !slices.Equal(got, []string{first, second}) {
@@ -189,10 +189,17 @@ func TestRotation(t *testing.T) {
 func TestPrepareMakesTheNextKey(t *testing.T) {
 	w := newWorld(t)
 	s := w.replica()
+	account := signing.AccountTokens("111111111111")
+	w.clock.at(signing.Ahead)
+	_, err := s.Sign(t.Context(), account, "JWT", w.claims())
+	must(t, err)
 	w.clock.at(signing.Period - signing.Ahead/2)
 	must(t, s.Prepare(t.Context()))
 	w.clock.at(signing.Period)
-	rows, err := w.db.SigningKeys(t.Context(), signing.Tokens, 0)
+	if rows, err := w.db.SigningKeys(t.Context(), account, 0); err != nil || len(rows) != 2 {
+		t.Errorf("got %d keys of the account, %v", len(rows), err)
+	}
+	rows, err := w.db.SigningKeys(t.Context(), signing.Assertions, 0)
 	must(t, err)
 	if len(rows) != 2 || rows[1].Period != rows[0].Period+1 || signer(t, w.sign(s)) != rows[1].ID {
 		t.Errorf("got %d keys before the period began", len(rows))
@@ -212,7 +219,7 @@ func TestReplicasMakeOneKey(t *testing.T) {
 	for i, s := range replicas {
 		group.Go(func() {
 			var err error
-			if tokens[i], err = s.Sign(t.Context(), signing.Tokens, "JWT", w.claims()); err != nil {
+			if tokens[i], err = s.Sign(t.Context(), signing.Assertions, "JWT", w.claims()); err != nil {
 				t.Errorf("Sign: %v", err)
 			}
 		})
@@ -223,14 +230,14 @@ func TestReplicasMakeOneKey(t *testing.T) {
 			t.Errorf("got the keys %v, want this period's and the next", got)
 		}
 		for _, token := range tokens {
-			claims, err := s.Verify(t.Context(), signing.Tokens, "JWT", token)
+			claims, err := s.Verify(t.Context(), signing.Assertions, "JWT", token)
 			must(t, err)
 			if sub, _ := claims.String("sub"); sub != "s" {
 				t.Errorf("got the subject %q", sub)
 			}
 		}
 	}
-	rows, err := w.db.SigningKeys(t.Context(), signing.Tokens, 0)
+	rows, err := w.db.SigningKeys(t.Context(), signing.Assertions, 0)
 	must(t, err)
 	if len(rows) != 2 {
 		t.Errorf("got %d keys, want 2", len(rows))
@@ -241,7 +248,7 @@ func TestVerifyIsStrict(t *testing.T) {
 	w := newWorld(t)
 	s := w.replica()
 	good := w.sign(s)
-	if _, err := s.Verify(t.Context(), signing.Tokens, "jwt", good); err != nil {
+	if _, err := s.Verify(t.Context(), signing.Assertions, "jwt", good); err != nil {
 		t.Fatal(err)
 	}
 	verify := func(what string, p signing.Purpose, typ string, token secret.Text) {
@@ -249,32 +256,32 @@ func TestVerifyIsStrict(t *testing.T) {
 		_, err := s.Verify(t.Context(), p, typ, token)
 		wantCode(t, what, err, fault.Unauthenticated)
 	}
-	verify("another type", signing.Tokens, "at+jwt", good)
+	verify("another type", signing.Assertions, "at+jwt", good)
 	verify("another purpose", "audit", "JWT", good)
-	verify("nothing", signing.Tokens, "JWT", secret.Text{})
+	verify("nothing", signing.Assertions, "JWT", secret.Text{})
 	text := good.Expose()
-	verify("a changed signature", signing.Tokens, "JWT", secret.New(text[:len(text)-6]+"AAAAAA"))
+	verify("a changed signature", signing.Assertions, "JWT", secret.New(text[:len(text)-6]+"AAAAAA"))
 
 	foreign, err := jws.NewKey("ES256")
 	must(t, err)
 	forged, err := foreign.Sign(nil, map[string]any{"iss": issuer, "exp": w.clock.now().Unix() + 60})
 	must(t, err)
-	verify("another key", signing.Tokens, "JWT", forged)
+	verify("another key", signing.Assertions, "JWT", forged)
 	forged, err = foreign.Sign(map[string]secret.Text{"kid": secret.New(signer(t, good))}, map[string]any{"iss": issuer, "exp": w.clock.now().Unix() + 60})
 	must(t, err)
-	verify("another key under our id", signing.Tokens, "JWT", forged)
+	verify("another key under our id", signing.Assertions, "JWT", forged)
 
 	elsewhere, err := signing.New(signing.Config{Store: w.db, Vault: w.vault(), Issuer: "https://staging.example.com", Now: w.clock.now})
 	must(t, err)
-	verify("the same keys under another public URL", signing.Tokens, "JWT", w.sign(elsewhere))
+	verify("the same keys under another public URL", signing.Assertions, "JWT", w.sign(elsewhere))
 
 	early := w.claims()
 	early["nbf"] = w.clock.now().Unix() + 90
-	token, err := s.Sign(t.Context(), signing.Tokens, "JWT", early)
+	token, err := s.Sign(t.Context(), signing.Assertions, "JWT", early)
 	must(t, err)
-	verify("not yet", signing.Tokens, "JWT", token)
+	verify("not yet", signing.Assertions, "JWT", token)
 	w.clock.at(5 * time.Minute)
-	verify("expired", signing.Tokens, "JWT", good)
+	verify("expired", signing.Assertions, "JWT", good)
 }
 
 func TestSignRefuses(t *testing.T) {
@@ -289,7 +296,7 @@ func TestSignRefuses(t *testing.T) {
 	} {
 		claims := w.claims()
 		change(claims)
-		_, err := s.Sign(t.Context(), signing.Tokens, "JWT", claims)
+		_, err := s.Sign(t.Context(), signing.Assertions, "JWT", claims)
 		wantCode(t, what, err, fault.Internal)
 	}
 	if _, err := signing.New(signing.Config{}); err == nil {
@@ -302,7 +309,7 @@ func TestRowsAreNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	s := w.replica()
 	w.sign(s)
-	rows, err := w.db.SigningKeys(t.Context(), signing.Tokens, 0)
+	rows, err := w.db.SigningKeys(t.Context(), signing.Assertions, 0)
 	must(t, err)
 	theirs, err := jws.NewKey("ES256")
 	must(t, err)
@@ -333,10 +340,10 @@ func TestSigningEndsWithTheKey(t *testing.T) {
 	w.clock.at(vault.KeyLife - time.Second)
 	w.sign(s)
 	w.clock.at(vault.KeyLife)
-	_, err := s.Sign(t.Context(), signing.Tokens, "JWT", w.claims())
+	_, err := s.Sign(t.Context(), signing.Assertions, "JWT", w.claims())
 	wantCode(t, "after the key was disabled", err, fault.Denied)
 	w.clock.at(vault.KeyLife + 5*time.Second) // the public halves may be seconds old
-	_, err = s.Keys(t.Context(), signing.Tokens)
+	_, err = s.Keys(t.Context(), signing.Assertions)
 	wantCode(t, "the published keys", err, fault.Denied)
 	w.keys.disabled.Store(false)
 	w.sign(s)

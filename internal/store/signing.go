@@ -22,6 +22,15 @@ func scanSigningKey(s scanner) (r signing.Row, err error) {
 	return r, err
 }
 
+// SigningPurposes implements signing.Store.
+func (d *DB) SigningPurposes(ctx context.Context, from int64) ([]signing.Purpose, error) {
+	const query = `SELECT DISTINCT purpose FROM signing_keys WHERE period >= $1 ORDER BY purpose`
+	return list(system(ctx, ownTable), d.engine.read(), func(s scanner) (p signing.Purpose, err error) {
+		err = s.Scan((*string)(&p))
+		return p, err
+	}, query, from)
+}
+
 // AddSigningKey implements signing.Store.
 func (d *DB) AddSigningKey(ctx context.Context, r signing.Row) error {
 	return d.engine.single(system(ctx, ownTable), func(ctx context.Context, s session) error { return addSigningKey(ctx, s, r) })

@@ -11,7 +11,9 @@ import { setting, tell } from './tell.mjs'
 const issuer = setting('ISSUER')
 const audience = setting('AUDIENCE')
 
-const found = await fetch(`${issuer}/.well-known/oauth-authorization-server`)
+// RFC 8414 §3.1 inserts before the path of the issuer.
+const { origin, pathname } = new URL(issuer)
+const found = await fetch(`${origin}/.well-known/oauth-authorization-server${pathname}`)
 const server = await found.json()
 if (server.issuer !== issuer || !server.grant_types_supported.includes('urn:ietf:params:oauth:grant-type:token-exchange')) {
   throw new Error(`metadata of another server: ${JSON.stringify(server)}`)

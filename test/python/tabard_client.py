@@ -439,7 +439,7 @@ STEPS = [
     ("RotateRootKey", ({}, lambda a: a["disabledAccessKeyIds"] == [s.boss["accessKeyId"]] and keep(boss=a["accessKey"]) and
                        client("tabard", s.boss).list_principals()["principals"]), {"by": lambda: client("tabard", s.boss)}),
 
-    ("ListSigningKeys", ({}, lambda a: {"TOKENS", "AUDIT"} >= {k["purpose"] for k in a["keys"]} and keep(keys=a["keys"]))),
+    ("ListSigningKeys", ({}, lambda a: {"TOKENS", "ASSERTIONS", "AUDIT"} >= {k["purpose"] for k in a["keys"]} and keep(keys=a["keys"]))),
     ("RotateSigningKey", ({"purpose": "AUDIT"}, lambda a: a["key"]["keyId"] not in {k["keyId"] for k in s.keys} and recent(a["key"]["createdTime"])),
      ({"purpose": "TOKENS", "revoke": True}, lambda a: a["key"]["status"] == "CURRENT"),
      {"refusals": [("ValidationException", 400, {"purpose": "LOVE"})]}),
