@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -231,22 +230,6 @@ func (s *Server) routes(people *identity.Service) (http.Handler, error) {
 		Identity: people, Federation: s.workloads, Exchange: s.exchange, Accounts: s.accounts, Admission: s.admission, Broker: s.broker, Policies: s.policies, Revocation: s.revocation, Ceilings: s.ceilings, Guard: s.guard, Audit: s.db, Trail: s.audit.service, Region: c.Region, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	}))
 	return onlyCanonical(mux), nil
-}
-
-// onlyCanonical sends a path that is not in its canonical form to where no operation is. A ServeMux would redirect to
-// the canonical one, and its answer would repeat the query, which at the callback holds state and code.
-func onlyCanonical(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		clean := path.Clean(r.URL.Path)
-		if strings.HasSuffix(r.URL.Path, "/") && clean != "/" {
-			clean += "/"
-		}
-		if clean != r.URL.Path || clean+"/" == consent.Prefix {
-			r = r.Clone(r.Context())
-			r.URL = &url.URL{Path: "/"}
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // ready says whether the key opens and the store answers, and no more: details are for the admin listener.

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/tabard-id/tabard/api"
 	"github.com/tabard-id/tabard/internal/daemon"
+	"github.com/tabard-id/tabard/internal/issuer"
 )
 
 // tagsPath is where the tags of the token vault are: an ARN in one segment of the path.
@@ -34,6 +36,32 @@ func TestF07_PathsAreCanonical(t *testing.T) {
 	twice := strings.ReplaceAll(good, "%", "%25")
 	if r := do(t, w.request(root(), http.MethodGet, twice, "")); r.status == http.StatusOK {
 		t.Errorf("%s: %d %s", twice, r.status, r.body)
+	}
+}
+
+// M20: one percent-encoded letter in the path of an operation, an endpoint or a page, and nothing answers there.
+func TestM20_EncodedLettersReachNothing(t *testing.T) {
+	w := newBare(t, daemon.SQLite)
+	paths := []string{"/healthz", "/readyz", "/tabard/audit-keys.json", "/identities/oauth2/authorize", "/identities/hosted/done"}
+	for _, p := range issuer.Paths() {
+		paths = append(paths, strings.ReplaceAll(p, "{account}", daemon.DefaultAccount))
+	}
+	for _, op := range api.Operations() {
+		paths = append(paths, strings.ReplaceAll(op.Path, "{resourceArn}", url.QueryEscape(arnStart+"token-vault/default")))
+	}
+	unknown := do(t, w.request(root(), http.MethodPost, "/nothing", "{}"))
+	for _, path := range paths {
+		for i := 1; i < len(path); i += 5 {
+			if strings.ContainsAny(path[max(0, i-2):i+1], "/%") {
+				continue
+			}
+			encoded := path[:i] + fmt.Sprintf("%%%02x", path[i]) + path[i+1:]
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				if r := do(t, w.request(root(), method, encoded, "{}")); r.status != unknown.status {
+					t.Errorf("%s %s: %d %.100s", method, encoded, r.status, r.body)
+				}
+			}
+		}
 	}
 }
 
