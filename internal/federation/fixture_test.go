@@ -226,7 +226,7 @@ func ok[T any](v T, err error) func(testing.TB) T {
 
 func wantCode(t testing.TB, what string, err error, code fault.Code) {
 	t.Helper()
-	if !errors.Is(err, code) {
+	if fault.CodeOf(err) != code {
 		t.Errorf("%s: got %v, want code %s", what, err, code)
 	}
 }

@@ -2,7 +2,6 @@ package jws_test
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"sync"
 	"testing"
@@ -92,7 +91,7 @@ func text(t testing.TB, v any) string {
 
 func wantCode(t testing.TB, name string, err error, code fault.Code) {
 	t.Helper()
-	if !errors.Is(err, code) {
+	if fault.CodeOf(err) != code {
 		t.Errorf("%s: got %v, want code %s", name, err, code)
 	}
 }

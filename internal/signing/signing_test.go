@@ -3,7 +3,6 @@ package signing_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ func must(t testing.TB, err error) {
 
 func wantCode(t testing.TB, what string, err error, code fault.Code) {
 	t.Helper()
-	if !errors.Is(err, code) {
+	if fault.CodeOf(err) != code {
 		t.Errorf("%s: got %v, want %s", what, err, code)
 	}
 }

@@ -81,7 +81,7 @@ func got[T any](t testing.TB) func(v T, err error) T {
 
 func wantCode(t testing.TB, what string, err error, code fault.Code) {
 	t.Helper()
-	if !errors.Is(err, code) {
+	if fault.CodeOf(err) != code {
 		t.Errorf("%s: got error %v, want %s", what, err, code)
 	}
 }
