@@ -8,7 +8,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build check provision test verify vuln bench clean
+.PHONY: help build check provision test mutants verify vuln bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,10 @@ provision: ## install what the tests run against, as far as this machine lets us
 test: check provision ## everything that CI runs
 	@scripts/test.sh
 
-verify: ## the long ones: every test under the race detector, every fuzz target for FUZZTIME
+mutants: ## take each protection of scripts/mutants/table.txt out and see its test fail
+	@go run ./scripts/mutants
+
+verify: ## the long ones: every test under the race detector, all mutants, every fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/verify.sh
 
 vuln: ## known vulnerabilities in what we use; needs the vulnerability database

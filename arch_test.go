@@ -67,6 +67,7 @@ func allowed() map[string][]string {
 		"bench":               any,
 		"chaos":               any,
 		"examples/quickstart": {""},
+		"scripts/mutants":     {},
 	}
 }
 

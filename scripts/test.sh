@@ -39,6 +39,9 @@ run 'packages, race detector on (builds for a while when the cache is cold)' $ra
 # shellcheck disable=SC2086
 [ -z "$whole" ] || run 'end to end' $whole
 
+echo 'test: some protections taken out (make verify does all of them)'
+go run ./scripts/mutants -sample 8 || failed=1
+
 if [ "${CI:-}" = true ] && grep -E '^ *--- SKIP' "$output"; then
   echo 'test: CI=true, and the tests above were skipped'
   failed=1

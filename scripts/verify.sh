@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# What takes longer than make test may: every test under the race detector, and every fuzz target for FUZZTIME.
+# What takes longer than make test may: every test under the race detector, every mutant, and every fuzz target for
+# FUZZTIME.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/provision.sh
 echo 'verify: all tests under the race detector'
 go test -race -timeout 60m ./...
+
+echo 'verify: every protection taken out once'
+go run ./scripts/mutants
 
 echo "verify: kill -9 under load for ${CHAOSTIME:-60s} on each engine"
 TABARD_TEST_CHAOS=${CHAOSTIME:-60s} go test -timeout 20m -count 1 -v -run '^TestG04_KillDuringLoad$' ./internal/e2e
