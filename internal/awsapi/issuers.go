@@ -18,7 +18,7 @@ func (s *server) issuerRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		shown := issuerOf(i)
+		shown := s.issuerOf(c.Account, i)
 		return &api.CreateTrustedIssuerResponse{TrustedIssuer: &shown}, nil
 	})
 	route(s, api.OpListTrustedIssuers, func(ctx context.Context, c access.Caller, q *api.ListTrustedIssuersRequest) (*api.ListTrustedIssuersResponse, error) {
@@ -32,7 +32,7 @@ func (s *server) issuerRoutes() {
 		}
 		a := &api.ListTrustedIssuersResponse{TrustedIssuers: make([]api.TrustedIssuer, 0, len(found)), NextToken: cursor(next)}
 		for _, i := range found {
-			a.TrustedIssuers = append(a.TrustedIssuers, issuerOf(i))
+			a.TrustedIssuers = append(a.TrustedIssuers, s.issuerOf(c.Account, i))
 		}
 		return a, nil
 	})
@@ -44,11 +44,11 @@ func (s *server) issuerRoutes() {
 	})
 }
 
-func issuerOf(i identity.Issuer) api.TrustedIssuer {
+func (s *server) issuerOf(account access.Account, i identity.Issuer) api.TrustedIssuer {
 	a := api.TrustedIssuer{
 		Issuer: i.URL, Audiences: i.Audiences, ClientIDs: i.ClientIDs, TokenUse: api.TokenUse(i.TokenUse), Workloads: i.Workloads, Claims: i.Claims,
 		SubjectClaim: i.SubjectClaim, JWKSURI: i.JWKSURI, JWKSSource: api.JwksSourceDiscovery, Userinfo: i.UserInfo, Source: api.IssuerSourceAPI,
-		CreatedTime: api.At(i.Created), PolicyClaims: i.PolicyClaims,
+		CreatedTime: api.At(i.Created), PolicyClaims: i.PolicyClaims, LoginRedirectURI: s.Broker.LoginRedirectURI(account, i.URL),
 	}
 	switch {
 	case len(i.JWKS) > 0:

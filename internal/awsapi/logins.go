@@ -14,6 +14,6 @@ func (s *server) loginRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		return &api.SetIssuerLoginResponse{RedirectURI: s.Broker.LoginRedirectURI()}, nil
+		return &api.SetIssuerLoginResponse{RedirectURI: s.Broker.LoginRedirectURI(c.Account, q.Issuer)}, nil
 	})
 }

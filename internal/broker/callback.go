@@ -45,7 +45,7 @@ func (b *Broker) Callback(ctx context.Context, a Answer) (secret.Text, error) {
 	if err != nil {
 		return secret.Text{}, err
 	}
-	if why := mixedUp(visit, provider, a); why != "" {
+	if why := a.mixedUp("provider", provider.CallbackID, visit.Issuer, visit.IssSent); why != "" {
 		if err := b.flowEvent(ctx, access.Caller{}, flow, access.Callback, "refused", why).Wait(ctx); err != nil {
 			return secret.Text{}, err
 		}
@@ -61,16 +61,16 @@ func (b *Broker) Callback(ctx context.Context, a Answer) (secret.Text, error) {
 	return b.hold(ctx, flow, visit, a)
 }
 
-// mixedUp says why the answer cannot be from the provider that was asked, or "" (RFC 9207 §2.4, threat C09). A named
-// issuer binds even where the provider did not promise it.
-func mixedUp(v Visit, p Provider, a Answer) string {
+// mixedUp says why the answer cannot be from who was asked, a provider or an issuer, or "" (RFC 9207 §2.4, threats C09,
+// C10 and M01). A named issuer binds even where it was not promised.
+func (a Answer) mixedUp(who, callbackID, issuer string, issSent bool) string {
 	switch {
-	case a.CallbackID != p.CallbackID:
-		return "the answer came to another provider's callback URL"
-	case a.HasIssuer && v.Issuer != "" && a.Issuer != v.Issuer:
-		return "the answer names another issuer than the provider's"
-	case !a.HasIssuer && v.IssSent:
-		return "the answer names no issuer although the provider promises one"
+	case a.CallbackID != callbackID:
+		return "the answer came to the callback URL of another " + who
+	case a.HasIssuer && issuer != "" && a.Issuer != issuer:
+		return "the answer names another issuer than that of the " + who
+	case !a.HasIssuer && issSent:
+		return "the answer names no issuer although the " + who + " promises one"
 	}
 	return ""
 }

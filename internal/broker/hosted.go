@@ -74,8 +74,16 @@ const HostedPrefix = "/identities/hosted/"
 // HostedReturnURL is what an agent gives as return URL to ask for hosted consent.
 func (b *Broker) HostedReturnURL() string { return b.publicURL + HostedPrefix + "done" }
 
-// LoginRedirectURI is what an issuer's login client must have registered.
-func (b *Broker) LoginRedirectURI() string { return b.publicURL + HostedPrefix + "callback" }
+// LoginRedirectURI is what the login client of an issuer must have registered. Each issuer of each account has its own, so
+// that what one of them answers is never taken for the answer of another (RFC 9700 §4.4.2, threat M01). It is known before
+// the issuer has a login client.
+func (b *Broker) LoginRedirectURI(account access.Account, issuer string) string {
+	return b.publicURL + HostedPrefix + "callback/" + loginCallback(account, issuer)
+}
+
+func loginCallback(account access.Account, issuer string) string {
+	return uuidV5("urn:tabard:issuer-login:" + string(account) + ":" + issuer)
+}
 
 func (b *Broker) hosted(f Flow) bool { return f.ReturnURL == b.HostedReturnURL() }
 
@@ -118,7 +126,7 @@ func (b *Broker) signIn(ctx context.Context, flow Flow) (VisitURL, error) {
 		return VisitURL{}, err
 	}
 	var to string
-	to, l.IssSent, err = b.login.SignInURL(ctx, client, SignInRequest{RedirectURI: b.LoginRedirectURI(), State: state, Verifier: verifier, Nonce: loginNonce(cookie)})
+	to, l.IssSent, err = b.login.SignInURL(ctx, client, SignInRequest{RedirectURI: b.LoginRedirectURI(flow.Account, client.Issuer), State: state, Verifier: verifier, Nonce: loginNonce(cookie)})
 	if err != nil {
 		return VisitURL{}, err
 	}
@@ -177,8 +185,11 @@ func (b *Broker) SignedIn(ctx context.Context, a Answer) (VisitURL, error) {
 	if err != nil {
 		return VisitURL{}, err
 	}
-	if a.HasIssuer && a.Issuer != client.Issuer || !a.HasIssuer && l.IssSent {
-		return VisitURL{}, ending(EndMixedUp, "", "the sign-in came from another issuer")
+	if why := a.mixedUp("issuer", loginCallback(flow.Account, client.Issuer), client.Issuer, l.IssSent); why != "" {
+		if err := b.flowEvent(ctx, access.Caller{}, flow, access.Callback, "refused", why).Wait(ctx); err != nil {
+			return VisitURL{}, err
+		}
+		return VisitURL{}, ending(EndMixedUp, why, "%s", why)
 	}
 	if a.Error != "" || a.Code.IsZero() {
 		return VisitURL{}, ending(EndNotSigned, clean(a.words(), 200), "the user did not sign in")
@@ -187,7 +198,7 @@ func (b *Broker) SignedIn(ctx context.Context, a Answer) (VisitURL, error) {
 	if err != nil {
 		return VisitURL{}, err
 	}
-	token, err := b.login.SignInToken(ctx, client, clientSecret, CodeGrant{Code: a.Code, Verifier: verifier, RedirectURI: b.LoginRedirectURI()})
+	token, err := b.login.SignInToken(ctx, client, clientSecret, CodeGrant{Code: a.Code, Verifier: verifier, RedirectURI: b.LoginRedirectURI(flow.Account, client.Issuer)})
 	if err != nil {
 		return VisitURL{}, signInFault(client, err)
 	}

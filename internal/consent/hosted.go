@@ -28,7 +28,7 @@ const hostedPolicy = "default-src 'none'; style-src 'self'; base-uri 'none'; for
 const maxDecision = 8 << 10 // bytes of the form
 
 func (h *handler) hostedRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+HostedPrefix+"callback", h.loggedAs(HostedPrefix+"callback", h.signedIn))
+	mux.HandleFunc("GET "+HostedPrefix+"callback/{id}", h.loggedAs(HostedPrefix+"callback/{id}", h.signedIn))
 	mux.HandleFunc("POST "+HostedPrefix+"decide", h.loggedAs(HostedPrefix+"decide", h.decide))
 	mux.HandleFunc("GET "+HostedPrefix+"done", h.loggedAs(HostedPrefix+"done", h.done))
 }

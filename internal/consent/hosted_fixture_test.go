@@ -35,8 +35,10 @@ type idp struct {
 	key *ecdsa.PrivateKey
 	now func() time.Time
 
-	User   string
-	Change func(claims map[string]any)
+	User     string
+	Redirect string // the redirect URI that is registered for the client
+	Promises bool   // to name the issuer in its answers (RFC 9207 §3)
+	Change   func(claims map[string]any)
 
 	mu    sync.Mutex
 	codes map[string]url.Values // what each code was asked with
@@ -53,7 +55,7 @@ func newIDP(t testing.TB, now func() time.Time) *idp {
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
-			"code_challenge_methods_supported": []string{"S256"},
+			"code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": p.Promises,
 		})
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
@@ -63,6 +65,10 @@ func newIDP(t testing.TB, now func() time.Time) *idp {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		q := r.URL.Query()
+		if p.Redirect != "" && (q.Get("redirect_uri") != p.Redirect || q.Get("client_id") != "login") {
+			http.Error(w, "this redirect URI is not registered", http.StatusBadRequest)
+			return
+		}
 		code := fmt.Sprintf("code-%d", len(p.codes))
 		p.codes[code] = q
 		to := q.Get("redirect_uri") + "?" + url.Values{"code": {code}, "state": {q.Get("state")}}.Encode()
@@ -112,6 +118,7 @@ func newHosted(t testing.TB, secure bool) *hosted {
 	_, err := w.people.CreateIssuer(t.Context(), w.root, identity.Issuer{URL: h.idp.URL, Audiences: []string{"app"}})
 	must(t, err)
 	must(t, w.people.SetIssuerLogin(t.Context(), w.root, identity.NewLogin{Issuer: h.idp.URL, ClientID: "login", Secret: secret.New("login-secret")}))
+	h.idp.Redirect = h.broker.LoginRedirectURI(account, h.idp.URL)
 	m, err := w.people.MintTokenForJWT(t.Context(), w.root, "agent-a", secret.New(h.idp.sign(h.idp.claims("alice", "app"))))
 	must(t, err)
 	w.token = m.Token

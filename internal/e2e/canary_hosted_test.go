@@ -113,7 +113,7 @@ func (h *hunt) hostedConsents() {
 	}
 	h.ends("the form again", h.decides(b, answer), "This cannot go on") // its cookie is gone
 	for _, visited := range b.Trail {
-		if strings.Contains(visited, "/hosted/callback?") {
+		if strings.Contains(visited, "/hosted/callback/") {
 			page(h.t, "GET", visited) // in another browser
 			page(h.t, "HEAD", visited)
 			page(h.t, "GET", visited+"&code=twice")

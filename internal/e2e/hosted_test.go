@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"html"
 	"net/http"
 	"net/url"
@@ -32,11 +33,27 @@ func newHosted(t *testing.T, db string) *hosted {
 func (h *hosted) setLogin() {
 	h.t.Helper()
 	const id, secret = "tabard-login", "canary-login-secret-5d0c"
-	redirect := h.call(root(), "SetIssuerLogin", map[string]any{"issuer": h.users.Issuer, "clientId": id, "clientSecret": secret}).get("redirectUri")
-	if redirect != h.server.PublicURL()+"/identities/hosted/callback" {
-		h.t.Fatalf("got redirect URI %s", redirect)
+	redirect := h.loginRedirect()
+	if got := h.call(root(), "SetIssuerLogin", map[string]any{"issuer": h.users.Issuer, "clientId": id, "clientSecret": secret}).get("redirectUri"); got != redirect {
+		h.t.Fatalf("got redirect URI %s, and %s was told before", got, redirect)
 	}
 	h.users.Register(h.t, peer.Client{ID: id, Secret: secret, RedirectURIs: []string{redirect}})
+}
+
+// loginRedirect is what the list of issuers tells before there is a login client.
+func (h *hosted) loginRedirect() string {
+	h.t.Helper()
+	var list struct {
+		TrustedIssuers []struct{ Issuer, LoginRedirectURI string }
+	}
+	if err := json.Unmarshal([]byte(h.call(root(), "ListTrustedIssuers", map[string]any{}).body), &list); err != nil || len(list.TrustedIssuers) != 1 {
+		h.t.Fatalf("got %+v, %v", list, err)
+	}
+	redirect := list.TrustedIssuers[0].LoginRedirectURI
+	if !strings.HasPrefix(redirect, h.server.PublicURL()+"/identities/hosted/callback/") {
+		h.t.Fatalf("got redirect URI %s", redirect)
+	}
+	return redirect
 }
 
 func (h *hosted) returnURL() string { return h.server.PublicURL() + "/identities/hosted/done" }
