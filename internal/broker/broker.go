@@ -161,6 +161,11 @@ func (c Connection) ref(column string) vault.Ref {
 	}
 }
 
+// key names the connection that the flow is for.
+func (f Flow) key(p Provider) string {
+	return connectionKey(f.Account, f.Workload, f.User, p, FlowUserFederation, f.Resources, f.Audiences, nil)
+}
+
 // ref says where a value of the flow is sealed.
 func (f Flow) ref(column string) vault.Ref {
 	return vault.Ref{

@@ -230,7 +230,7 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 // storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end. It
 // returns errOtherAccount where it must not replace what is there.
 func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Grant, u upstream, fence int64) (Connection, error) {
-	key := connectionKey(flow.Account, flow.Workload, flow.User, p, FlowUserFederation, flow.Resources, flow.Audiences, nil)
+	key := flow.key(p)
 	var c Connection
 	var refused error // of no use to try again
 	err := b.commit(ctx, func(ctx context.Context) error {

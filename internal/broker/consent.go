@@ -111,6 +111,9 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 	if flow.CustomParams, err = b.sealParams(ctx, flow, r.CustomParameters); err != nil {
 		return Outcome{}, err
 	}
+	if flow.Upstream, err = b.rememberAccount(ctx, flow, had); err != nil {
+		return Outcome{}, err
+	}
 	switch err := b.store.CreateFlow(ctx, flow, maxSessions); fault.CodeOf(err) {
 	case "":
 	case fault.Throttled:
@@ -191,6 +194,9 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 		return Outcome{}, b.turnAway(ctx, g, "session-failed", ending(EndFailed, flow.Reason, "%s", flow.Reason))
 	case over:
 		return Outcome{}, b.turnAway(ctx, g, "session-expired", errExpired)
+	}
+	if out, answered, err := b.overtaken(ctx, g, r, flow); answered || err != nil {
+		return out, err
 	}
 	polled.facts.Outcome = "pending"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, polled.facts); err != nil {

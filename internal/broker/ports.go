@@ -88,6 +88,9 @@ type FlowStore interface {
 	// FinishRedeem moves redeeming → redeemed where the fence is still fence, erases code and verifier, stores c as
 	// SwapConnection does with oldGeneration, and closes the attempt as stored: one transaction, else Conflict.
 	FinishRedeem(ctx context.Context, id string, fence int64, c Connection, oldGeneration int64) error
+	// AnswerFlow moves created or code_held → redeemed with the id of a connection that another flow made, and erases what
+	// is sealed; else it returns Conflict.
+	AnswerFlow(ctx context.Context, account access.Account, id, connection string) error
 	// FailFlow moves any state but redeemed and failed to failed with reason, erases what is sealed, and reports
 	// whether it did. A flow that is redeeming fails only where its fence is fence (or its lease has run out).
 	FailFlow(ctx context.Context, id, reason string, fence int64) (bool, error)

@@ -156,8 +156,8 @@ type Connection struct {
 // FlowState is the state of a consent session.
 type FlowState string
 
-// Values of FlowState. The only steps are created → code_held → redeeming → redeemed, redeeming → code_held, and
-// from each of the first three to failed. A flow past its expiry is expired whatever its row says.
+// Values of FlowState. The only steps are created → code_held → redeeming → redeemed, redeeming → code_held, from each of
+// the first three to failed, and from the first two to redeemed where another flow has made the connection. A flow past its expiry is expired whatever its row says.
 const (
 	FlowCreated   FlowState = "created"
 	FlowCodeHeld  FlowState = "code_held"
@@ -186,6 +186,7 @@ type Flow struct {
 	ReturnURL    string
 	Force        bool         // a consent with another account than before may replace that one
 	Session      vault.Sealed // the session URI, for the return URL
+	Upstream     vault.Sealed // JSON object of the account that the connection was of when it began; empty where there was no connection
 	CustomState  vault.Sealed // or empty
 	CustomParams vault.Sealed // JSON object, or empty
 	Code         vault.Sealed // while held

@@ -328,6 +328,43 @@ func TestFinishRedeemIsWhole(t *testing.T) {
 	})
 }
 
+// A session is answered by another's connection while nobody redeems its code, and only then.
+func TestAnswerFlow(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		withProvider(t, db)
+		for id, steps := range map[string]int{"f1": 0, "f2": 1, "f3": 2, "f4": 3} {
+			must(t, db.CreateFlow(ctx, aFlow(account, id, "prov1"), 50))
+			must(t, db.AddVisit(ctx, aVisit("s-"+id, id), 2))
+			if steps > 0 {
+				must(t, db.HoldCode(ctx, id, vault.Sealed("code"), vault.Sealed("verifier")))
+			}
+			if steps > 1 {
+				_, err := db.StartRedeem(ctx, id, broker.Attempt{Kind: "redeem"}, ttl)
+				must(t, err)
+			}
+			if steps > 2 {
+				_, err := db.FailFlow(ctx, id, "because", 1)
+				must(t, err)
+			}
+			wantCode(t, id+" of another account", db.AnswerFlow(ctx, other, id, "cn_1"), fault.Conflict)
+			err := db.AnswerFlow(ctx, account, id, "cn_1")
+			if steps > 1 {
+				wantCode(t, id, err, fault.Conflict)
+				continue
+			}
+			must(t, err)
+			f := got[broker.Flow](t)(db.FlowByID(ctx, id))
+			wantEqual(t, id, fmt.Sprint(f.State, f.Connection, len(f.Code)+len(f.Verifier)+len(f.Session)+len(f.CustomState)+len(f.CustomParams)+len(f.Upstream)), "redeemedcn_10")
+			v, err := db.SpendVisit(ctx, "s-"+id, aVisit("s-"+id, id).Cookie)
+			must(t, err)
+			wantEqual(t, "verifier of a visit", len(v.Verifier), 0)
+			wantCode(t, id+" again", db.AnswerFlow(ctx, account, id, "cn_2"), fault.Conflict)
+			wantCode(t, "a code that comes late", db.HoldCode(ctx, id, vault.Sealed("c"), vault.Sealed("v")), fault.Conflict)
+		}
+	})
+}
+
 func TestFailFlow(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()

@@ -159,7 +159,7 @@ func aFlow(a access.Account, id, provider string) broker.Flow {
 		ID: id, Account: a, Workload: "w1", WorkloadName: "calendar", Generation: 2, Token: "tok", User: "u1", UserKind: "jwt",
 		Provider: provider, ProviderName: "google", Identity: "identity-1", Resources: []string{"r"}, Audiences: []string{"x"},
 		Scopes: []string{"a", "b"}, Requested: []string{"a"}, ReturnURL: "https://app.example/cb", CustomState: vault.Sealed("cs"),
-		CustomParams: vault.Sealed("cp"), Force: true, State: broker.FlowCreated, Created: at, Expires: at.Add(10 * time.Minute),
+		CustomParams: vault.Sealed("cp"), Upstream: vault.Sealed("up"), Force: true, State: broker.FlowCreated, Created: at, Expires: at.Add(10 * time.Minute),
 	}
 }
 
