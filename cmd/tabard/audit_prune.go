@@ -14,9 +14,11 @@ func auditPrune(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove the records behind a checkpoint", Args: exactly(),
 		Long: `Removes every record that a checkpoint covers. The trail stays verifiable: the next checkpoint says behind which one it begins,
-and pruning is recorded. The records must have been exported first: --exported verifies that the files hold all of them, up to
+and pruning is recorded. It takes the root principal, a checkpoint older than the server's audit-keep-days (30 by default), and
+audit sinks that have the records and this pruning's own. The records must have been exported first: --exported verifies that the files hold all of them, up to
 the checkpoint, before anything is removed. --without-export removes them for ever.`,
-		Example: examples("tabard audit prune --before 4f1d2c9b8a7e6d5c4f1d --exported trail.jsonl", "what trail.jsonl has, up to that checkpoint"),
+		Example: examples("tabard audit prune --before 4f1d2c9b8a7e6d5c4f1d --exported trail.jsonl", "what trail.jsonl has, up to that checkpoint",
+			"tabard audit prune --before 4f1d2c9b8a7e6d5c4f1d --without-export", "records that the sinks have"),
 	}
 	var p pruner
 	cmd.Flags().StringVar(&p.before, "before", "", "`id` of the checkpoint (tabard audit checkpoints)")

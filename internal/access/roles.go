@@ -155,7 +155,7 @@ func ruled() []Action {
 		DeleteWorkloadIssuer, CreateFederationRule, DeleteFederationRule, PutPolicy, DeletePolicy,
 		DisableWorkloadIdentity, EnableWorkloadIdentity, DisableUser, EnableUser, DisableTrustedIssuer,
 		EnableTrustedIssuer, DisableCredentialProvider, EnableCredentialProvider, RevokeAccess, EraseUser,
-		CreateAuditCheckpoint, PruneAudit, SetCeilings, RotateSigningKey, GetWorkloadIdentity, ListWorkloadIdentities,
+		CreateAuditCheckpoint, SetCeilings, RotateSigningKey, GetWorkloadIdentity, ListWorkloadIdentities,
 		GetOauth2CredentialProvider, ListOauth2CredentialProviders, ListTrustedIssuers, ListPrincipals, ListAccessKeys,
 		ListAuditRecords, GetAPIKeyCredentialProvider, ListAPIKeyCredentialProviders, GetTokenVault, ListTagsForResource,
 		ListConnections, GetConnection, ListWorkloadIssuers, ListFederationRules, GetPolicy, ListPolicies, ValidatePolicy,
@@ -180,7 +180,7 @@ func RuleOf(a Action) (Rule, bool) {
 		DeleteWorkloadIssuer, CreateFederationRule, DeleteFederationRule, PutPolicy, DeletePolicy,
 		DisableWorkloadIdentity, EnableWorkloadIdentity, DisableUser, EnableUser, DisableTrustedIssuer,
 		EnableTrustedIssuer, DisableCredentialProvider, EnableCredentialProvider, RevokeAccess, EraseUser,
-		CreateAuditCheckpoint, PruneAudit, SetCeilings, RotateSigningKey:
+		CreateAuditCheckpoint, SetCeilings, RotateSigningKey:
 		return Rule{Admin: true}, true
 	case GetWorkloadIdentity, ListWorkloadIdentities, GetOauth2CredentialProvider, ListOauth2CredentialProviders,
 		ListTrustedIssuers, ListPrincipals, ListAccessKeys, ListAuditRecords, GetAPIKeyCredentialProvider,

@@ -132,6 +132,13 @@ type Config struct {
 	Guard   *access.Guard
 	Now     func() time.Time
 
+	// Keep is how long every record stays: what a younger checkpoint covers is not pruned by anybody.
+	Keep time.Duration
+	// Carried reports whether every place outside the database that the trail is carried to, and that confirms what it
+	// takes, has the account's trail up to the checkpoint of that number. Without any such place it is true, unless there
+	// are only places that confirm nothing: then it is a Denied fault. It may be nil: the trail is carried nowhere.
+	Carried func(ctx context.Context, account access.Account, checkpoint int64) (bool, error)
+
 	// Emit is given each new checkpoint after it is stored, to be put where the database does not reach. It MUST NOT
 	// block for long. It may be nil.
 	Emit func(ctx context.Context, c Checkpoint)
@@ -152,6 +159,9 @@ type Service struct {
 func New(c Config) (*Service, error) {
 	if c.Store == nil || c.Trail == nil || c.Remover == nil || c.Signer == nil || c.Guard == nil || c.Now == nil {
 		return nil, errors.New("audit: an incomplete Config")
+	}
+	if c.Carried == nil {
+		c.Carried = func(context.Context, access.Account, int64) (bool, error) { return true, nil }
 	}
 	if c.Emit == nil {
 		c.Emit = func(context.Context, Checkpoint) {}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/audit"
+	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/sink"
 )
 
@@ -65,12 +66,32 @@ func (s *Server) wireAudit() error {
 	var err error
 	a.service, err = audit.New(audit.Config{
 		Store: s.db, Trail: s.db, Remover: s.db, Signer: statements{s.signing}, Guard: s.guard, Now: c.Now, Emit: s.emit,
+		Keep: c.Bounds.auditKeep(), Carried: s.carried,
 		Alarm: func(account access.Account, what string) {
 			a.alarms.Inc()
 			c.Log.Error("the audit trail was tampered with", "account", string(account), "what", what)
 		},
 	})
 	return err
+}
+
+// carried reports whether the sinks that confirm what they take have the account's trail up to the checkpoint.
+func (s *Server) carried(ctx context.Context, account access.Account, checkpoint int64) (bool, error) {
+	confirming := 0
+	for _, one := range s.audit.sinks {
+		if !one.Sink.Confirms() {
+			continue
+		}
+		confirming++
+		if has, err := one.Has(ctx, account, checkpoint); err != nil || !has {
+			return false, err
+		}
+	}
+	if confirming == 0 && len(s.audit.sinks) > 0 {
+		return false, fault.New(fault.Denied, "no audit sink of this server confirms what it takes (syslog does not), so that nobody knows whether the records are "+
+			"elsewhere: add a file or an https sink with --audit-sink before pruning")
+	}
+	return true, nil
 }
 
 // emit puts a checkpoint where the database does not reach: the file and the sinks have it whole, the log its SHA-256. A log

@@ -15,6 +15,7 @@ type Bounds struct {
 	UsersPerHour      int64 // users whose tokens a workload identity may have in an hour; 0 means 1000, negative none
 	ReleasesPerMinute int64 // 0 or negative: none
 	DelegationDays    int64 // how far ahead a delegation may end; 0 means 90
+	AuditKeepDays     int64 // how long every record of the trail stays; 0 means 30, negative no time
 }
 
 // maxBound is the largest value of a bound that can be set.
@@ -36,16 +37,27 @@ func (b Bounds) delegation() time.Duration {
 	return time.Duration(b.DelegationDays) * 24 * time.Hour
 }
 
+// auditKeep is how long every record of the trail stays.
+func (b Bounds) auditKeep() time.Duration {
+	if b.AuditKeepDays == 0 {
+		b.AuditKeepDays = 30
+	}
+	return time.Duration(max(0, b.AuditKeepDays)) * 24 * time.Hour
+}
+
 // isBound reports whether the setting is a number of Bounds.
 func isBound(name string) bool {
-	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days"
+	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days" || name == "audit-keep-days"
 }
 
 // set reads a setting of which isBound holds.
 func (b *Bounds) set(name, value string) error {
 	least, most := int64(0), int64(maxBound)
-	if name == "delegation-days" {
+	switch name {
+	case "delegation-days":
 		least, most = 1, 3650
+	case "audit-keep-days":
+		most = 36500
 	}
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || n < least || n > most {
@@ -54,6 +66,10 @@ func (b *Bounds) set(name, value string) error {
 	switch name {
 	case "delegation-days":
 		b.DelegationDays = n
+	case "audit-keep-days":
+		if b.AuditKeepDays = n; n == 0 {
+			b.AuditKeepDays = -1 // said to be none
+		}
 	case "users-per-hour":
 		if b.UsersPerHour = n; n == 0 {
 			b.UsersPerHour = -1 // said to be none

@@ -56,6 +56,7 @@ func Settings() []Setting {
 		{Name: "audit-sink-token-file", Help: "file of the bearer token for https audit sinks; read again for each batch"},
 		{Name: "audit-sink-ca-file", Help: "certificate authorities (PEM) of https and syslog+tls audit sinks (default the system's)"},
 		{Name: "audit-checkpoint-file", Help: "file to which each audit checkpoint is appended; keep it, or copies, where the database's administrators cannot write"},
+		{Name: "audit-keep-days", Default: "30", Help: "days that every account's audit records are kept for at least: younger ones cannot be pruned by anybody; 0 for no bound"},
 		{Name: "default-quota", List: true, Help: "quotas of accounts that have none of their own, such as workload-identities=100,requests-per-second=50 (default none)"},
 		{Name: "users-per-hour", Default: "1000", Help: "users whose tokens an agent may have in an hour, where tabard workload ceilings says nothing else; 0 for no bound"},
 		{Name: "releases-per-minute", Default: "0", Help: "tokens and keys that an agent may have in a minute, likewise; 0 for no bound"},

@@ -65,7 +65,7 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 		"addr": "127.0.0.1:9999", "public-url": "https://tabard.example.com", "data-dir": "/d", "db": "postgres://u@h/d", "key-file": "/k",
 		"region": "eu-west-1", "account": "123456789012", "dev": "true", "tls-cert": "/c", "tls-key": "/t", "behind-tls-proxy": "true",
 		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16", "vendors-file": "/v",
-		"default-quota": "workload-identities=5,requests-per-second=9", "audit-sink": "file:/a", "audit-sink-token-file": "/b", "audit-sink-ca-file": "/e", "audit-checkpoint-file": "/f",
+		"default-quota": "workload-identities=5,requests-per-second=9", "audit-sink": "file:/a", "audit-sink-token-file": "/b", "audit-sink-ca-file": "/e", "audit-checkpoint-file": "/f", "audit-keep-days": "7",
 		"users-per-hour": "50", "releases-per-minute": "600", "delegation-days": "30",
 	}
 	companions := map[string]string{"tls-cert": "tls-key", "tls-key": "tls-cert", "behind-tls-proxy": "public-url"}

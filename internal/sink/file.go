@@ -34,6 +34,9 @@ func (*File) Name() string { return "file" }
 // Key implements Sink.
 func (f *File) Key() string { return "file:" + f.Path }
 
+// Confirms implements Sink: what is on disk is there.
+func (*File) Confirms() bool { return true }
+
 // Send implements Sink.
 func (f *File) Send(_ context.Context, lines [][]byte) error {
 	if err := f.open(); err != nil {

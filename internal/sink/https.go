@@ -19,6 +19,9 @@ func (*HTTPS) Name() string { return "https" }
 // Key implements Sink.
 func (h *HTTPS) Key() string { return h.URL }
 
+// Confirms implements Sink: a status of success says so.
+func (*HTTPS) Confirms() bool { return true }
+
 // Send implements Sink.
 func (h *HTTPS) Send(ctx context.Context, lines [][]byte) error {
 	status, err := h.Post(ctx, h.URL, append(bytes.Join(lines, []byte{'\n'}), '\n'))

@@ -22,6 +22,8 @@ type Sink interface {
 	// Name is what logs and metrics call it: its kind. Key is what the cursor is kept under.
 	Name() string
 	Key() string
+	// Confirms reports whether what Send returned nil for is known to have arrived. Syslog has no answers.
+	Confirms() bool
 	// Send returns nil once the sink has all lines. What it took before an error is sent again.
 	Send(ctx context.Context, lines [][]byte) error
 	Close() error
@@ -81,6 +83,12 @@ func (s *Streamer) State() (lag time.Duration, sent int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lag, s.sent, s.err
+}
+
+// Has reports whether the sink was given the account's trail up to the checkpoint of the number, and confirmed it.
+func (s *Streamer) Has(ctx context.Context, account access.Account, checkpoint int64) (bool, error) {
+	_, number, err := s.Store.SinkCursor(ctx, account, s.Sink.Key())
+	return s.Sink.Confirms() && number >= checkpoint, err
 }
 
 // Run streams until ctx ends. After a failure it waits, each time longer, up to a minute.

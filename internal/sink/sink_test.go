@@ -173,9 +173,10 @@ type flaky struct {
 	all   chan struct{}
 }
 
-func (*flaky) Name() string { return "flaky" }
-func (*flaky) Key() string  { return "flaky" }
-func (*flaky) Close() error { return nil }
+func (*flaky) Name() string   { return "flaky" }
+func (*flaky) Key() string    { return "flaky" }
+func (*flaky) Close() error   { return nil }
+func (*flaky) Confirms() bool { return true }
 
 func (f *flaky) Send(_ context.Context, batch [][]byte) error {
 	for _, l := range batch {

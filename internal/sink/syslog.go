@@ -27,6 +27,9 @@ func (*Syslog) Name() string { return "syslog" }
 // Key implements Sink.
 func (s *Syslog) Key() string { return s.Target }
 
+// Confirms implements Sink.
+func (*Syslog) Confirms() bool { return false }
+
 // Send implements Sink.
 func (s *Syslog) Send(ctx context.Context, lines [][]byte) error {
 	if s.conn == nil {

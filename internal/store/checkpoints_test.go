@@ -318,6 +318,65 @@ func TestPruneKeepsTheChainVerifiable(t *testing.T) {
 	})
 }
 
+// M15: who releases something, makes a checkpoint and prunes at once removes nothing. Pruning is root's; what is younger than
+// the installation's floor stays for everybody; and nothing is removed before the trail, with the record of the pruning, is
+// where it is carried to.
+func TestM15_PruneWaitsForAgeAndSinks(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		x := newTrail(t, db)
+		const keep = 30 * 24 * time.Hour
+		now, has, unknown := time.Now(), int64(0), error(nil)
+		var err error
+		x.audit, err = audit.New(audit.Config{Store: x.db, Trail: x.db, Remover: x.db, Signer: x.signer, Guard: x.guard, Now: func() time.Time { return now },
+			Keep: keep, Carried: func(_ context.Context, _ access.Account, n int64) (bool, error) { return has >= n, unknown }})
+		must(t, err)
+		x.write(3)
+		behind := x.checkpoint()
+		count := func() string {
+			return x.text("SELECT CAST(count(*) AS TEXT) FROM audit WHERE action = 'GetResourceOauth2Token'")
+		}
+		refused := func(what string, by access.Caller, code fault.Code) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			n, err := x.audit.Prune(ctx, by, behind.ID)
+			if n != 0 || count() != "3" {
+				t.Errorf("%s: removed %d, and %s are left", what, n, count())
+			}
+			if code == "" {
+				if err == nil {
+					t.Errorf("%s: no error", what)
+				}
+				return
+			}
+			wantCode(t, what, err, code)
+		}
+		has = behind.Number
+		refused("at once", auditor(), fault.Denied)
+		wantEqual(t, "the rule of the refusal", x.text("SELECT rule FROM audit WHERE action = 'PruneAudit' ORDER BY sequence DESC LIMIT 1"), "audit-keep")
+		now = time.UnixMilli(behind.Time.UnixMilli()).Add(keep - time.Millisecond)
+		refused("a moment too early", auditor(), fault.Denied)
+		now = now.Add(time.Millisecond)
+		admin := access.Caller{Account: account, Principal: "a", Name: "admin", Roles: []access.Role{access.Admin}}
+		refused("an administrator", admin, fault.Denied)
+		has = behind.Number - 1
+		refused("a sink that lags", auditor(), fault.Unavailable)
+		has, unknown = behind.Number, fault.New(fault.Denied, "no sink confirms")
+		refused("sinks that confirm nothing", auditor(), fault.Denied)
+		unknown = nil
+		refused("a sink without the record of the pruning", auditor(), "")
+		recorded := x.checkpoint() // it covers the records of every attempt
+		has = recorded.Number
+		n, err := x.audit.Prune(t.Context(), auditor(), behind.ID)
+		must(t, err)
+		if n != behind.Records || count() != "0" {
+			t.Errorf("removed %d, want %d; %s are left", n, behind.Records, count())
+		}
+		v := x.verify(recorded.Token)
+		wantEqual(t, "verdict", fmt.Sprint(v.Sound(), v.Findings), fmt.Sprint(true, []audit.Finding(nil)))
+	})
+}
+
 // Erasing a user takes the row that says who it was. The trail has the reference only, and stays whole.
 func TestErasingAUserKeepsTheChain(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
