@@ -23,7 +23,8 @@ type location struct {
 type finder struct {
 	endpoint          string
 	dataDir           string
-	dataDirGiven      bool
+	dataDirGiven      bool // by the flag
+	dataDirGuessed    bool // neither the flag nor the environment names it
 	ignoreEnvironment bool
 	env               func(string) string
 	cmd               *cobra.Command
@@ -41,7 +42,7 @@ func (f *finder) find() (location, error) {
 	f.dataDirGiven = f.dataDir != ""
 	if !f.dataDirGiven {
 		if f.dataDir = f.env("TABARD_DATA_DIR"); f.dataDir == "" {
-			f.dataDir = daemon.DefaultDataDir
+			f.dataDir, f.dataDirGuessed = daemon.DefaultDataDir, true
 		}
 	}
 	if f.endpoint != "" {
@@ -76,6 +77,12 @@ func (f *finder) at(raw, source string) (location, error) {
 }
 
 func (f *finder) inDataDir() (location, error) {
+	if f.dataDirGuessed { // the folder that the command is run in may be anybody's
+		if err := daemon.CheckOwner(f.dataDir); err != nil {
+			return location{}, &failure{exit: exitDenied, err: err, msg: err.Error() + ", so it does not say which server to use", hints: []string{
+				"name the server with --endpoint URL, or the directory with --data-dir " + f.dataDir + " if you trust its owner"}}
+		}
+	}
 	at, err := daemon.ReadLine(daemon.EndpointPath(f.dataDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return location{}, &failure{exit: exitUnavailable, err: err, msg: fmt.Sprintf("no server has run with the data directory %s", f.dataDir), hints: []string{

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/identity"
 )
 
 // metrics are counted always and shown on the admin listener. No label has an id of a user, agent or request.
@@ -77,7 +80,24 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /health", s.health)
-	return mux
+	return ownPagesOnly(mux)
+}
+
+// ownPagesOnly refuses what a page elsewhere can make a browser on this machine send: a request under a name that is not this
+// machine's (DNS rebinding), and one of another origin (threat M17).
+func ownPagesOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = strings.Trim(r.Host, "[]")
+		}
+		site := r.Header.Get("Sec-Fetch-Site")
+		if !identity.IsLoopback(host) || r.Header.Get("Origin") != "" || site != "" && site != "none" && site != "same-origin" {
+			plain(w, http.StatusForbidden, "the admin listener answers on loopback names, and no page of another origin")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // health says which part is not well, and why.

@@ -37,6 +37,9 @@ func prepareDir(dir string) error {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("the data directory %s can be read by others (mode %04o): run chmod 700 %s", dir, info.Mode().Perm(), dir)
 	}
+	if err := CheckOwner(dir); err != nil {
+		return fmt.Errorf("%w: run the server as that user, or name a directory of your own with --data-dir", err)
+	}
 	return nil
 }
 

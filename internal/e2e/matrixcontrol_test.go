@@ -25,8 +25,8 @@ const (
 		TestProvider TransferConnection`
 	// root and admin, whatever is named
 	makeOps = `CreateApiKeyCredentialProvider CreateOauth2CredentialProvider CreateWorkloadIdentity ResetTokenVaultKeyMaterial SetTokenVaultCMK
-		CreateAuditCheckpoint CreatePrincipal CreateTrustedIssuer CreateWorkloadIssuer DisableUser EnableUser EraseUser PruneAudit PutPolicy RevokeAccess`
-	rootOps    = `RotateRootKey`                                                         // root
+		CreateAuditCheckpoint CreatePrincipal CreateTrustedIssuer CreateWorkloadIssuer DisableUser EnableUser EraseUser PutPolicy RevokeAccess`
+	rootOps    = `RotateRootKey PruneAudit`                                              // root
 	keeperOps  = `CreateAccount ListAccounts UpdateAccount DisableAccount EnableAccount` // root of the installation's own account
 	signingOps = `RotateSigningKey`                                                      // root and admin of that account
 	// cells of their own

@@ -57,6 +57,44 @@ func TestL05_TheAdminListenerIsOffAndOnLoopback(t *testing.T) {
 	}
 }
 
+// TestM17_AdminListenerServesNoForeignPage asks the admin listener under names that an attacker can let point at this
+// machine, and as a page of another origin would. What an operator and a scraper send is answered.
+func TestM17_AdminListenerServesNoForeignPage(t *testing.T) {
+	w := newBare(t, daemon.SQLite, func(c *daemon.Config) { c.AdminAddr = "127.0.0.1:0" })
+	_, port, _ := strings.Cut(strings.TrimPrefix(w.server.AdminURL(), "http://"), ":")
+	ask := func(path, host string, header ...string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.server.AdminURL()+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		return do(t, r).status
+	}
+	for _, path := range []string{"/metrics", "/health", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/cmdline"} {
+		for _, host := range []string{"127.0.0.1:" + port, "localhost:" + port, "127.0.0.1", "[::1]:" + port} {
+			if got := ask(path, host); got != http.StatusOK {
+				t.Errorf("%s at %s: got %d", path, host, got)
+			}
+		}
+		if got := ask(path, "127.0.0.1:"+port, "Sec-Fetch-Site", "none"); got != http.StatusOK {
+			t.Errorf("%s typed into a browser: got %d", path, got)
+		}
+		for _, host := range []string{"evil.example:" + port, "127.0.0.1.evil.example", "localhost.evil.example:" + port, "evil.example", "0.0.0.0:" + port} {
+			if got := ask(path, host); got != http.StatusForbidden {
+				t.Errorf("%s at %s: got %d, want 403", path, host, got)
+			}
+		}
+		for _, h := range [][]string{{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}} {
+			if got := ask(path, "127.0.0.1:"+port, h...); got != http.StatusForbidden {
+				t.Errorf("%s with %v: got %d, want 403", path, h, got)
+			}
+		}
+	}
+}
+
 // TestL05_HealthSaysOnlyYesOrNo takes away the key and then the store. The main listener says only that the server is
 // not ready; the admin listener says why; both come back with what was taken.
 func TestL05_HealthSaysOnlyYesOrNo(t *testing.T) {
