@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -13,13 +14,22 @@ import (
 // Check says what is wrong with the text of a policy: errors, with which it cannot be stored, and warnings. nil is all
 // right. It does not look at what exists: a principal or provider may be named before it is created.
 func (e *Engine) Check(text string) []Problem {
-	list, problem := parse(text)
+	problems, _ := e.check(context.Background(), text) // nothing ends it
+	return problems
+}
+
+// check is Check, and ends between two statements where ctx has ended.
+func (e *Engine) check(ctx context.Context, text string) ([]Problem, error) {
+	list, _, problem := parse(text)
 	if problem != nil {
-		return []Problem{*problem}
+		return []Problem{*problem}, nil
 	}
 	var out []Problem
 	for _, p := range list {
-		s, problems := e.language.statement(p)
+		if ctx.Err() != nil {
+			return nil, tooLong(ctx.Err())
+		}
+		s, problems := e.language.statement("", p)
 		out = append(out, problems...)
 		if len(problems) > 0 {
 			continue
@@ -28,7 +38,7 @@ func (e *Engine) Check(text string) []Problem {
 			out = append(out, Problem{Severity: Warning, Line: p.Position().Line, Column: p.Position().Column, Message: w})
 		}
 	}
-	return out
+	return out, nil
 }
 
 // warnings says what a statement that can be used may not do, or does too much of.

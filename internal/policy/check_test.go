@@ -175,12 +175,12 @@ func TestQuestions(t *testing.T) {
 	}
 	rows := []policy.Row{{Name: "tried", Text: `permit (principal == Tabard::Principal::"night", action, resource);`}, {Name: "wrong", Text: `permit (`},
 		{Name: "over", Text: `permit (principal, action, resource) when { 9223372036854775807 + 1 > 0 };`}}
-	d, problems, err = e.DecideWith(rows, policy.Question{Caller: q.Caller, Action: q.Action, Facts: q.Facts})
+	d, problems, err = e.DecideWith(t.Context(), rows, policy.Question{Caller: q.Caller, Action: q.Action, Facts: q.Facts})
 	must(t, err)
 	if d.By != "policy:tried" || len(problems) != 2 || problems[0].Policy != "over" || problems[1].Policy != "wrong" {
 		t.Errorf("with rows: got %+v, %v", d, problems)
 	}
-	d, _, err = e.DecideWith(nil, policy.Question{Caller: caller("r", []access.Role{access.Root}), Action: access.CreateAccount})
+	d, _, err = e.DecideWith(t.Context(), nil, policy.Question{Caller: caller("r", []access.Role{access.Root}), Action: access.CreateAccount})
 	if err != nil || d.By != "role:root" {
 		t.Errorf("root: got %+v, %v", d, err)
 	}

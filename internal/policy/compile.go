@@ -1,13 +1,14 @@
 package policy
 
 import (
-	"encoding/json"
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
+	publicast "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
@@ -21,6 +22,8 @@ const maxStatements = 100
 type compiled struct {
 	name       string
 	source     Source
+	version    int64
+	nodes      int // of its trees
 	statements []*statement
 	problems   []Problem // why it, or a part of it, cannot be used
 }
@@ -44,7 +47,8 @@ type statement struct {
 // problems.
 func (l *language) compile(row Row) (*compiled, error) {
 	c := &compiled{name: row.Name, source: row.Source}
-	list, problem := parse(row.Text)
+	list, nodes, problem := parse(row.Text)
+	c.version, c.nodes = row.Version, nodes
 	if problem != nil {
 		c.problem(*problem)
 		if strings.Contains(row.Text, "forbid") { // it may be one, of anything
@@ -52,7 +56,7 @@ func (l *language) compile(row Row) (*compiled, error) {
 		}
 	}
 	for i, p := range list {
-		s, problems := l.statement(p)
+		s, problems := l.statement(row.Account, p)
 		s.id, s.name, s.source = types.PolicyID(row.Name), row.Name, row.Source
 		if len(list) > 1 {
 			s.id += types.PolicyID("\x00" + strconv.Itoa(i))
@@ -77,10 +81,13 @@ func (c *compiled) problem(p Problem) {
 
 var position = regexp.MustCompile(`<input>:([0-9]+):([0-9]+)(?: "(?s:.*?)")?: ?`)
 
-// parse reads a text of one or more statements.
-func parse(text string) (cedar.PolicyList, *Problem) {
+// parse reads a text of one or more statements, and counts its nodes.
+func parse(text string) (list cedar.PolicyList, nodes int, problem *Problem) {
 	if len(text) > MaxText {
-		return nil, &Problem{Severity: Error, Message: fmt.Sprintf("the policy has %d bytes, and %d are allowed", len(text), MaxText)}
+		return nil, 0, &Problem{Severity: Error, Message: fmt.Sprintf("the policy has %d bytes, and %d are allowed", len(text), MaxText)}
+	}
+	if nodes, problem = tooCostly(text); problem != nil {
+		return nil, 0, problem
 	}
 	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
 	if err != nil {
@@ -91,38 +98,34 @@ func parse(text string) (cedar.PolicyList, *Problem) {
 			p.Message = strings.TrimPrefix(p.Message[:m[0]], "parse error at ") + p.Message[m[1]:]
 		}
 		p.Message = "it cannot be read: " + strings.ReplaceAll(strings.ReplaceAll(p.Message, "exact got", "found"), " want ", " instead of ")
-		return nil, p
+		return nil, 0, p
 	}
 	switch {
 	case len(list) == 0:
-		return nil, &Problem{Severity: Error, Message: "the text holds no policy: it needs a permit or a forbid"}
+		return nil, 0, &Problem{Severity: Error, Message: "the text holds no policy: it needs a permit or a forbid"}
 	case len(list) > maxStatements:
-		return nil, &Problem{Severity: Error, Message: fmt.Sprintf("the text holds %d statements, and %d are allowed: make it several policies", len(list), maxStatements)}
+		return nil, 0, &Problem{Severity: Error, Message: fmt.Sprintf("the text holds %d statements, and %d are allowed: make it several policies", len(list), maxStatements)}
 	}
-	return list, nil
+	return list, nodes, nil
 }
 
-// statement compiles one statement, or says why it cannot be used.
-func (l *language) statement(p *cedar.Policy) (*statement, []Problem) {
+// statement compiles one statement, or says why it cannot be used. The account is "" for a text that is not stored.
+func (l *language) statement(account access.Account, p *cedar.Policy) (*statement, []Problem) {
 	s := &statement{policy: p, forbid: p.Effect() == cedar.Forbid}
 	var problems []Problem
 	bad := func(message string) {
 		problems = append(problems, Problem{Severity: Error, Line: p.Position().Line, Column: p.Position().Column, Message: message})
 	}
-	shape, reads, err := analyse(p)
+	shape, reads := analyse(p)
 	switch {
-	case err != nil:
-		bad("it cannot be read: it is too deep")
 	case reads.whole:
 		bad("it uses context as a whole: name its attributes, as in context.scopes")
 	case reads.attributes&readsThrough != 0 && !s.forbid:
 		// RFC 8693 §4.1: prior actors are not to be considered in access control decisions. A forbid only narrows.
 		bad("a permit cannot depend on context.through, which says through whom a token came: write a forbid")
 	}
-	if err == nil {
-		for _, m := range l.validate(p, shape) {
-			bad(m)
-		}
+	for _, m := range l.validate(p, account, shape) {
+		bad(m)
 	}
 	s.reads = reads.attributes
 	s.broken = s.forbid && len(problems) > 0
@@ -232,86 +235,53 @@ type reading struct {
 	whole      bool // context itself, and not an attribute of it
 }
 
-// analyse returns the statement's shape, which is all of it but the names in the scopes of principal and resource, and
-// what it reads of context. Both come from Cedar's JSON form of a policy, which is a tree without parentheses and sugar.
-func analyse(p *cedar.Policy) (shape string, r reading, err error) {
-	text, err := p.MarshalJSON()
-	if err != nil {
-		return "", r, err
+// analyse returns what a statement reads of context, and its shape: the hash of all of it but the names in the scopes of
+// principal and resource. It walks the tree once.
+func analyse(p *cedar.Policy) (shape shape, r reading) {
+	a := *(*ast.Policy)(p.AST())
+	for _, c := range a.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), r.node)
 	}
-	type entity struct {
-		Type string `json:"type"`
-	}
-	type scope struct {
-		Op         string  `json:"op"`
-		Entity     *entity `json:"entity"`
-		EntityType string  `json:"entity_type"`
-		In         *struct {
-			Entity entity `json:"entity"`
-		} `json:"in"`
-	}
-	var form struct {
-		Effect     string          `json:"effect"`
-		Principal  scope           `json:"principal"`
-		Action     json.RawMessage `json:"action"`
-		Resource   scope           `json:"resource"`
-		Conditions json.RawMessage `json:"conditions"`
-	}
-	if err := json.Unmarshal(text, &form); err != nil {
-		return "", r, err
-	}
-	var conditions []struct {
-		Body any `json:"body"`
-	}
-	if len(form.Conditions) > 0 {
-		if err := json.Unmarshal(form.Conditions, &conditions); err != nil {
-			return "", r, err
-		}
-	}
-	for _, c := range conditions {
-		r.expression(c.Body)
-	}
-	key, err := json.Marshal(form)
-	return string(key), r, err
+	a.Annotations = nil
+	a.Principal, a.Resource = unnamed(a.Principal).(ast.IsPrincipalScopeNode), unnamed(a.Resource).(ast.IsResourceScopeNode)
+	return sha256.Sum256(cedar.NewPolicyFromAST((*publicast.Policy)(&a)).MarshalCedar()), r
 }
 
-// expression walks an expression in JSON form: an object with one member, its operator.
-func (r *reading) expression(e any) {
-	object, _ := e.(map[string]any)
-	for operator, operand := range object {
-		switch operator {
-		case "Value": // a literal
-		case "Var":
-			r.whole = r.whole || operand == "context"
-		case "Record":
-			fields, _ := operand.(map[string]any)
-			for _, f := range fields {
-				r.expression(f)
-			}
-		case ".", "has":
-			access, _ := operand.(map[string]any)
-			if left, _ := access["left"].(map[string]any); left["Var"] == "context" {
-				name, _ := access["attr"].(string)
-				r.attributes |= attribute(name)
-				continue
-			}
-			r.operands(operand)
-		default:
-			r.operands(operand)
-		}
+// unnamed is a scope without the name in it. Its type stays.
+func unnamed(scope ast.IsScopeNode) ast.IsScopeNode {
+	switch sc := scope.(type) {
+	case ast.ScopeTypeEq:
+		sc.Entity.ID = ""
+		return sc
+	case ast.ScopeTypeIn:
+		sc.Entity.ID = ""
+		return sc
+	case ast.ScopeTypeIsIn:
+		sc.Entity.ID = ""
+		return sc
 	}
+	return scope
 }
 
-// operands walks the operands of an operator: a list of expressions, or an object whose members are expressions or words.
-func (r *reading) operands(o any) {
-	switch o := o.(type) {
-	case []any:
-		for _, e := range o {
-			r.expression(e)
-		}
-	case map[string]any:
-		for _, e := range o {
-			r.expression(e)
-		}
+// node looks at one node, and reports whether those below it are to be looked at.
+func (r *reading) node(n ast.IsNode) bool {
+	switch n := n.(type) {
+	case ast.NodeTypeAccess:
+		return !r.names(n.StrOpNode)
+	case ast.NodeTypeHas:
+		return !r.names(n.StrOpNode)
+	case ast.NodeTypeVariable:
+		r.whole = r.whole || n.Name == "context"
 	}
+	return true
+}
+
+// names notes the attribute of context that a node names, and reports whether it does.
+func (r *reading) names(n ast.StrOpNode) bool {
+	v, is := n.Arg.(ast.NodeTypeVariable)
+	if !is || v.Name != "context" {
+		return false
+	}
+	r.attributes |= attribute(string(n.Value))
+	return true
 }

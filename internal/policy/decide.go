@@ -44,9 +44,9 @@ func (e *Engine) Explain(ctx context.Context, q Question) (access.Decision, []Pr
 	return e.explain(s, q)
 }
 
-// DecideWith answers the question as if the rows, and the built-in policies, were all that the account had. It reads
-// nothing stored. The problems include those of rows that cannot be used.
-func (e *Engine) DecideWith(rows []Row, q Question) (access.Decision, []Problem, error) {
+// DecideWith answers the question as if the rows, and the built-in policies, were all that the account had. Of what is stored
+// it uses what it has read already, of the same versions. The problems include those of rows that cannot be used.
+func (e *Engine) DecideWith(ctx context.Context, rows []Row, q Question) (access.Decision, []Problem, error) {
 	if d, decided := gate(q.Caller, q.Action, q.Facts); decided {
 		return d, nil, nil
 	}
@@ -56,7 +56,10 @@ func (e *Engine) DecideWith(rows []Row, q Question) (access.Decision, []Problem,
 		if row.Deleted {
 			continue
 		}
-		p, err := e.language.compile(row)
+		if ctx.Err() != nil {
+			return access.Decision{}, nil, tooLong(ctx.Err())
+		}
+		p, err := e.compiled(row)
 		if err != nil {
 			return access.Decision{}, nil, fault.Wrap(fault.Invalid, err, "a policy that is tried says that it is built in")
 		}
@@ -67,6 +70,16 @@ func (e *Engine) DecideWith(rows []Row, q Question) (access.Decision, []Problem,
 	problems = append(problems, more...)
 	sortProblems(problems)
 	return d, problems, err
+}
+
+// compiled is the row, ready for use: as it was read for decisions, where it is of the same version, or compiled now.
+func (e *Engine) compiled(row Row) (*compiled, error) {
+	if v, ok := e.tenants.Load(row.Account); ok && row.Version > 0 {
+		if s := v.(*tenant).current.Load(); s != nil && s.rows[row.Name] != nil && s.rows[row.Name].version == row.Version {
+			return s.rows[row.Name], nil
+		}
+	}
+	return e.language.compile(row)
 }
 
 // Holder is a principal to whom a question's answer is yes, or would be for fewer scopes: then Decision.Beyond names those
@@ -80,6 +93,9 @@ type Holder struct {
 func (e *Engine) WhoCan(ctx context.Context, callers []access.Caller, q Question) ([]Holder, error) {
 	var out []Holder
 	for _, c := range callers {
+		if ctx.Err() != nil {
+			return nil, tooLong(ctx.Err())
+		}
 		q.Caller = c
 		d, _, err := e.Explain(ctx, q)
 		if err != nil {

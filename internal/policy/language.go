@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	_ "embed" // the schema
 	"fmt"
 	"regexp"
@@ -40,8 +41,8 @@ type language struct {
 	operation map[access.Action]operation         // what the schema says of each operation
 	members   map[types.EntityUID][]access.Action // the operations of each group, and each operation's own
 
-	mu      sync.Mutex          // guards checked
-	checked map[string][]string // what the validator said of policies of one shape
+	mu      sync.Mutex                            // guards checked
+	checked map[access.Account]map[shape][]string // what the validator said of an account's policies of one shape
 }
 
 // operation is what requests of one action are about.
@@ -62,7 +63,7 @@ func newLanguage() (*language, error) {
 	}
 	l := &language{
 		validator: validate.New(resolved), actions: types.EntityMap{}, operation: map[access.Action]operation{},
-		members: map[types.EntityUID][]access.Action{}, checked: map[string][]string{},
+		members: map[types.EntityUID][]access.Action{}, checked: map[access.Account]map[shape][]string{},
 	}
 	for uid, a := range resolved.Actions {
 		l.actions[uid] = types.Entity{UID: uid, Parents: a.Entity.Parents}
@@ -87,26 +88,34 @@ func newLanguage() (*language, error) {
 	return l, nil
 }
 
-// maxShapes bounds what is remembered of the validator's answers.
-const maxShapes = 10_000
+// shape tells statements apart, but not by the names in their scopes.
+type shape [sha256.Size]byte
+
+// maxShapes bounds what is remembered of the validator's answers, for each account: none makes another's be forgotten.
+const maxShapes = 1_000
 
 // validate returns what is wrong with a statement of the shape. The validator takes 0.2 ms, because it looks at each
 // operation, and does not look at the names in a scope; so statements that differ in those alone have one shape, and are
-// validated once.
-func (l *language) validate(p *cedar.Policy, shape string) []string {
+// validated once. Of texts that are not stored nothing is remembered.
+func (l *language) validate(p *cedar.Policy, account access.Account, of shape) []string {
 	l.mu.Lock()
-	said, known := l.checked[shape]
+	said, known := l.checked[account][of]
 	l.mu.Unlock()
 	if known {
 		return said
 	}
 	said = complaints(l.validator.Policy("", (*ast.Policy)(p.AST())))
+	if account == "" {
+		return said
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.checked) >= maxShapes {
-		clear(l.checked)
+	shapes := l.checked[account]
+	if shapes == nil || len(shapes) >= maxShapes {
+		shapes = map[shape][]string{}
+		l.checked[account] = shapes
 	}
-	l.checked[shape] = said
+	shapes[of] = said
 	return said
 }
 
@@ -114,6 +123,9 @@ var forAction = regexp.MustCompile(` for Tabard::Action::"[A-Za-z0-9]+"`)
 
 // inapplicable is what the validator says of a scope that no operation has, and after each other fault of a scope.
 const inapplicable = "unable to find an applicable action given the policy scope constraints"
+
+// maxComplaints bounds what is said of one statement.
+const maxComplaints = 20
 
 // complaints makes the validator's errors one sentence each. It says the same of each operation in turn.
 func complaints(err error) []string {
@@ -130,6 +142,7 @@ func complaints(err error) []string {
 	}
 	slices.Sort(out)
 	out = slices.Compact(out)
+	out = out[:min(len(out), maxComplaints)]
 	if len(out) > 1 {
 		return slices.DeleteFunc(out, func(m string) bool { return m == inapplicable })
 	}

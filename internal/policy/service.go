@@ -79,10 +79,14 @@ type ServiceConfig struct {
 }
 
 // Service has the operations on policies. Each decides and records by the Guard before it looks at anything stored.
-type Service struct{ ServiceConfig }
+// Whoever has texts read or policies searched waits for his account's turn.
+type Service struct {
+	ServiceConfig
+	turns turns
+}
 
 // NewService makes a Service.
-func NewService(c ServiceConfig) *Service { return &Service{c} }
+func NewService(c ServiceConfig) *Service { return &Service{ServiceConfig: c} }
 
 // Draft is a policy on its way into the store.
 type Draft struct {
@@ -104,8 +108,14 @@ func (s *Service) Put(ctx context.Context, caller access.Caller, d Draft) (Row, 
 	if strings.HasPrefix(d.Name, builtInPrefix) || strings.HasPrefix(d.Name, upgradePrefix) {
 		return Row{}, nil, fault.Field("name", "names that begin with %s or %s are the server's own: choose another", builtInPrefix, upgradePrefix)
 	}
-	problems := s.Engine.Check(d.Text)
+	problems, err := s.checked(ctx, caller.Account, d.Text)
+	if err != nil {
+		return Row{}, nil, err
+	}
 	if err := refused("text", problems); err != nil {
+		return Row{}, nil, err
+	}
+	if err := s.Engine.room(ctx, caller.Account, d); err != nil {
 		return Row{}, nil, err
 	}
 	most := int64(DefaultQuota)
@@ -140,7 +150,17 @@ func (s *Service) Validate(ctx context.Context, caller access.Caller, text strin
 	if err := s.Guard.Permit(ctx, caller, access.ValidatePolicy, access.Facts{}); err != nil {
 		return nil, err
 	}
-	return s.Engine.Check(text), nil
+	return s.checked(ctx, caller.Account, text)
+}
+
+// checked is Check, in the account's turn.
+func (s *Service) checked(ctx context.Context, account access.Account, text string) ([]Problem, error) {
+	ctx, done, err := s.turns.take(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return s.Engine.check(ctx, text)
 }
 
 // Get returns a policy, also a built-in one.
@@ -184,6 +204,14 @@ func (s *Service) List(ctx context.Context, caller access.Caller, f Filter, afte
 	if limit <= 0 || limit > maxPage {
 		limit = maxPage
 	}
+	if f != (Filter{}) {
+		turn, done, err := s.turns.take(ctx, caller.Account)
+		if err != nil {
+			return nil, "", err
+		}
+		defer done()
+		ctx = turn
+	}
 	concerns, err := s.concerns(ctx, caller.Account, f)
 	if err != nil {
 		return nil, "", err
@@ -196,6 +224,9 @@ func (s *Service) List(ctx context.Context, caller access.Caller, f Filter, afte
 		}
 		last := len(stored) < readPage
 		for _, row := range merged(stored, s.Engine.BuiltIn(), after, last) {
+			if ctx.Err() != nil {
+				return nil, "", tooLong(ctx.Err())
+			}
 			if concerns(row) {
 				if len(out) == limit {
 					return out, out[limit-1].Name, nil
@@ -247,7 +278,7 @@ func (s *Service) concerns(ctx context.Context, account access.Account, f Filter
 		return func(Row) bool { return true }, nil
 	}
 	return func(row Row) bool {
-		p, err := s.Engine.language.compile(row)
+		p, err := s.Engine.compiled(row)
 		return err != nil || slices.ContainsFunc(p.statements, func(st *statement) bool {
 			if st.principal.Type == typeWorkload && f.Workload != "" && f.Principal == "" {
 				return string(st.principal.ID) == f.Workload

@@ -48,14 +48,23 @@ func (s *Service) Simulate(ctx context.Context, caller access.Caller, c Case, te
 		d, _, err := s.Engine.Explain(ctx, q)
 		return d, err
 	}
+	ctx, done, err := s.turns.take(ctx, caller.Account)
+	if err != nil {
+		return access.Decision{}, err
+	}
+	defer done()
 	rows := make([]Row, len(texts))
 	for i, text := range texts {
-		if err := refused("policies", s.Engine.Check(text)); err != nil {
+		problems, err := s.Engine.check(ctx, text)
+		if err != nil {
 			return access.Decision{}, err
 		}
-		rows[i] = Row{Account: caller.Account, Name: "given-" + strconv.Itoa(i+1), Text: text, Source: Created}
+		if err := refused("policies", problems); err != nil {
+			return access.Decision{}, err
+		}
+		rows[i] = Row{Name: "given-" + strconv.Itoa(i+1), Text: text, Source: Created}
 	}
-	d, _, err := s.Engine.DecideWith(rows, q)
+	d, _, err := s.Engine.DecideWith(ctx, rows, q)
 	return d, err
 }
 
@@ -113,11 +122,17 @@ func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID st
 	if r.Action == access.ExchangeToken {
 		q.Facts.Audience = r.Facts.Resource
 	}
+	turn, done, err := s.turns.take(ctx, caller.Account)
+	if err != nil {
+		return Explained{}, err
+	}
+	defer done()
+	ctx = turn
 	rows, err := s.Library.PoliciesAt(ctx, caller.Account, r.Time)
 	if err != nil {
 		return Explained{}, err
 	}
-	if x.Then, _, err = s.Engine.DecideWith(rows, q); err != nil {
+	if x.Then, _, err = s.Engine.DecideWith(ctx, rows, q); err != nil {
 		return Explained{}, err
 	}
 	q.Time = time.Time{}
@@ -194,6 +209,11 @@ func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]H
 	if err := s.Guard.Permit(ctx, caller, access.FindWhoCan, facts); err != nil {
 		return nil, err
 	}
+	ctx, done, err := s.turns.take(ctx, caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	q, err := s.question(ctx, access.Caller{Account: caller.Account}, c)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ type snapshot struct {
 	seen    int64 // what the store said of the version when this was read
 	applied int64 // the latest version of a row that is in it
 	rows    map[string]*compiled
+	nodes   int // of the trees of rows
 	index   index
 }
 
@@ -36,6 +37,7 @@ func (e *Engine) newSnapshot(rows map[string]*compiled) *snapshot {
 	}
 	for _, p := range rows {
 		s.add(p)
+		s.nodes += p.nodes
 	}
 	return s
 }
@@ -109,6 +111,27 @@ func (e *Engine) reload(ctx context.Context, t *tenant, account access.Account, 
 	s.seen, s.applied = version, applied
 	t.current.Store(s)
 	return s, nil
+}
+
+// maxAccountNodes bounds all policies of one account, so that no account's fill the memory or make the next start long. An
+// ordinary policy has sixty nodes, and there may be 20,000.
+const maxAccountNodes = 2_000_000
+
+// room refuses a policy for which the account has no room. Other replicas may write at the same time, so the bound can be
+// passed by what is written in a second.
+func (e *Engine) room(ctx context.Context, account access.Account, d Draft) error {
+	s, err := e.snapshot(ctx, account)
+	if err != nil {
+		return err
+	}
+	nodes, _ := tooCostly(d.Text) // it was checked
+	if old := s.rows[d.Name]; old != nil {
+		nodes -= old.nodes
+	}
+	if nodes > 0 && s.nodes+nodes > maxAccountNodes {
+		return fault.New(fault.Limit, "the account's policies have %d parts in all, and %d are allowed: delete some, or make them shorter", s.nodes, maxAccountNodes)
+	}
+	return nil
 }
 
 func (e *Engine) tell(account access.Account, p *compiled) {
