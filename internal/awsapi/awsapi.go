@@ -115,7 +115,7 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 	if !ok {
 		panic("awsapi: no operation " + name)
 	}
-	dec, bindings := newDecoder[Q](), bindingsOf(reflect.TypeFor[Q]())
+	dec, bindings, members := newDecoder[Q](), bindingsOf(reflect.TypeFor[Q]()), membersOf(reflect.TypeFor[Q]())
 	s.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
 		var caller access.Caller
@@ -133,6 +133,9 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 				return nil, err
 			}
 			if err := bind(r, bindings, reflect.ValueOf(q).Elem()); err != nil {
+				return nil, err
+			}
+			if err := misplaced(members, reflect.ValueOf(q).Elem(), ""); err != nil {
 				return nil, err
 			}
 			if bad := P(q).Validate(); len(bad) > 0 {

@@ -85,6 +85,9 @@ func assumeRequest(form url.Values) (q federation.Request, err error) {
 		case name == "ProviderId":
 			return q, fault.Field(name, "ProviderId is not supported: it is for OAuth 2.0 access tokens, and here OpenID Connect tokens are accepted")
 		}
+		if name != "WebIdentityToken" && secret.IsCredential(values[0]) {
+			return q, fault.Field(name, "%s holds a credential, where a name belongs", clip(name)) // threat M18
+		}
 		switch name {
 		case "Action", "Version", "RoleArn", "RoleSessionName", "WebIdentityToken", "DurationSeconds":
 		default:

@@ -12,6 +12,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/exchange"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
 )
 
 // maxForm bounds the body of a request, in bytes. The longest token that is taken is a quarter of it.
@@ -65,6 +66,9 @@ func parseForm(r *http.Request, body []byte) (form, error) {
 				return nil, refuse("invalid_target", "a token is for one target: %s is there %d times", name, len(all))
 			}
 			return nil, refuse("invalid_request", "a parameter is there %d times", len(all))
+		}
+		if !strings.HasSuffix(name, "token") && name != "client_secret" && name != "client_assertion" && secret.IsCredential(all[0]) {
+			return nil, refuse("invalid_request", "a parameter holds a credential where a name belongs: it was not recorded here, but replace it") // threat M18
 		}
 		if all[0] != "" {
 			out[name] = all[0]
