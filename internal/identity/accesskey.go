@@ -241,11 +241,15 @@ func (s *Service) permitOn(ctx context.Context, caller access.Caller, action acc
 }
 
 // permitOver decides about a principal, or one of its keys, before it tells by the error of the lookup whether there is
-// one. Root alone may touch a principal that has the role root.
+// one, or by a refusal that it has the role root (threat M19). Root alone may touch a principal that has that role.
 func (s *Service) permitOver(ctx context.Context, caller access.Caller, action access.Action, p Principal, lookup error, facts access.Facts) error {
-	if lookup == nil && p.Has(access.Root) {
-		if err := s.onlyRoot(ctx, caller, action, facts); err != nil {
+	if lookup == nil && p.Has(access.Root) && !caller.Has(access.Root) {
+		d, err := s.guard.Decider.Decide(ctx, caller, action, facts)
+		if err != nil {
 			return err
+		}
+		if d.Allow { // else the refusal below, which is that of any principal
+			return s.onlyRoot(ctx, caller, action, facts)
 		}
 	}
 	if err := s.guard.Permit(ctx, caller, action, facts); err != nil {

@@ -259,3 +259,55 @@ func TestNew_SaysWhatIsMissing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// M19: who may not touch principals learns from the refusal neither which exist nor which have the role root.
+func TestM19_RefusalsDoNotTellWhoIsRoot(t *testing.T) {
+	w := newWorld(t)
+	var ids []string
+	for name, role := range map[string]access.Role{"chief": access.Root, "clerk": access.Auditor} {
+		_, err := w.CreatePrincipal(t.Context(), w.root, identity.NewPrincipal{Name: name, Roles: []access.Role{role}})
+		must(t, err)
+		k, _, err := w.CreateAccessKey(t.Context(), w.root, name)
+		must(t, err)
+		ids = append(ids, k.ID)
+	}
+	operations := map[string]struct {
+		names []string
+		do    func(c access.Caller, name string) error
+	}{
+		"CreateAccessKey": {[]string{"chief", "clerk", "nobody"}, func(c access.Caller, n string) error { _, _, err := w.CreateAccessKey(t.Context(), c, n); return err }},
+		"DisablePrincipal": {[]string{"chief", "clerk", "nobody"}, func(c access.Caller, n string) error {
+			_, err := w.SetPrincipalDisabled(t.Context(), c, n, true)
+			return err
+		}},
+		"EnablePrincipal": {[]string{"chief", "clerk", "nobody"}, func(c access.Caller, n string) error {
+			_, err := w.SetPrincipalDisabled(t.Context(), c, n, false)
+			return err
+		}},
+		"DisableAccessKey": {append(ids, "TABARDNOBODYSKEY0000"), func(c access.Caller, n string) error {
+			_, err := w.SetAccessKeyDisabled(t.Context(), c, n, true)
+			return err
+		}},
+		"EnableAccessKey": {append(ids, "TABARDNOBODYSKEY0000"), func(c access.Caller, n string) error {
+			_, err := w.SetAccessKeyDisabled(t.Context(), c, n, false)
+			return err
+		}},
+	}
+	for what, o := range operations {
+		for _, c := range []access.Caller{caller(access.Auditor), caller(access.Agent, "agent-a"), caller(access.ConsentApp, "agent-a")} {
+			said := map[string]bool{}
+			for _, name := range o.names {
+				err := o.do(c, name)
+				wantCode(t, what+" by "+c.Name, err, fault.Denied)
+				said[strings.ReplaceAll(fault.Public(err).Msg, name, "NAME")] = true
+			}
+			if len(said) != 1 {
+				t.Errorf("%s by %s tells three principals apart: %v", what, c.Name, said)
+			}
+		}
+		err := o.do(caller(access.Admin), o.names[0])
+		if what == "CreateAccessKey" {
+			wantCode(t, "an administrator on a principal with the role root", err, fault.Denied)
+		}
+	}
+}
