@@ -41,7 +41,7 @@ const Prefix = "/identities/oauth2/"
 
 // New returns the handler of the routes below Prefix.
 func New(c Config) (http.Handler, error) {
-	pages, err := template.ParseFS(files, "templates/*.html")
+	pages, err := parsePages()
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,9 @@ func New(c Config) (http.Handler, error) {
 	h.hostedRoutes(mux)
 	return mux, nil
 }
+
+// parsePages reads the templates of all pages. html/template escapes every value for the place that it stands in (threat M28).
+func parsePages() (*template.Template, error) { return template.ParseFS(files, "templates/*.html") }
 
 // result is what a step came to, for the log line.
 type result struct {
