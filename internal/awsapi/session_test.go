@@ -83,6 +83,16 @@ func TestJ05_SignaturesOfSessions(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %s", what, c.Name, err, tt.code)
 		}
 	}
+	// Two tokens that are both signed: one would be verified, and who reads the other is deceived.
+	r := clientRequest(t, "POST", tokenPath, "{}")
+	r.Header["X-Amz-Security-Token"] = []string{sessionToken, "ses1.other"}
+	creds := aws.Credentials{AccessKeyID: sessionKey, SecretAccessKey: sessionSecret}
+	if err := v4.NewSigner().SignHTTP(t.Context(), creds, r, hashOf("{}"), "bedrock-agentcore", "us-east-1", testNow()); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := v.Verify(received(t, r), []byte("{}")); !errors.Is(err, fault.SignatureInvalid) || c.Name != "" {
+		t.Errorf("two signed tokens: got %q, %v; want %s", c.Name, err, fault.SignatureInvalid)
+	}
 	end = fault.New(fault.CredentialsExpired, "the session ended")
 	if _, err := v.Verify(sessionRequest(t, sessionKey, sessionSecret, sessionToken, nil), []byte("{}")); !errors.Is(err, fault.CredentialsExpired) {
 		t.Errorf("after its end: got %v", err)

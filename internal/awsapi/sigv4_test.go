@@ -271,11 +271,15 @@ func TestJ01_WhatMustBeSigned(t *testing.T) {
 }
 
 func TestJ01_NonCanonicalPathsAreRefused(t *testing.T) {
-	for _, path := range []string{"//identities/oauth2/token", "/identities//oauth2", "/identities/./oauth2", "/identities/../tabard", "/identities/", "http://" + host + "/identities"} {
+	for path, want := range map[string]string{
+		"//identities/oauth2/token": "empty, . or .. segment", "/identities//oauth2": "empty, . or .. segment", "/identities/": "empty, . or .. segment",
+		"/identities/./oauth2": "empty, . or .. segment", "/identities/../tabard": "empty, . or .. segment", "/.": "empty, . or .. segment",
+		"/..": "empty, . or .. segment", "http://" + host + "/identities": "not a path",
+	} {
 		r := received(t, sign(t, clientRequest(t, "POST", tokenPath, "{}"), "{}"))
 		r.RequestURI = path
 		_, err := verifier().Verify(r, []byte("{}"))
-		wantFault(t, path, err, fault.SignatureInvalid, "path")
+		wantFault(t, path, err, fault.SignatureInvalid, want)
 	}
 }
 

@@ -111,6 +111,10 @@ func TestF13_NothingIsCached(t *testing.T) {
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	check("STS", do(t, r))
 	check("nothing", do(t, w.request(boss, http.MethodPost, "/nothing", "")))
+	container := do(t, w.request(boss, http.MethodGet, "/container-credentials/"+daemon.DefaultAccount, ""))
+	if check("container credentials", container); container.status != http.StatusForbidden && container.status != http.StatusUnauthorized {
+		t.Errorf("container credentials: %d %s", container.status, container.body)
+	}
 	w.call(boss, "CreateWorkloadIdentity", map[string]any{"name": "worker"})
 	w.call(boss, "CreatePrincipal", map[string]any{"name": "worker", "roles": []string{"agent"}, "workloads": []string{"worker"}})
 	w.call(boss, "PutPolicy", map[string]any{"name": "worker", "text": agentPolicy("worker")})

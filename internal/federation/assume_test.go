@@ -1,8 +1,10 @@
 package federation_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -208,6 +210,26 @@ func TestJ09_RequestsAreChecked(t *testing.T) {
 			t.Errorf("%q: got %v, want invalid", arn, err)
 		}
 	}
+}
+
+// J05: a principal that becomes root has no sessions and no bearers: what was given to a workload does not grow with it.
+func TestJ05_APrincipalThatBecameRoot(t *testing.T) {
+	w, _ := newAgent(t)
+	jwt := w.jwt(nil)
+	s, err := w.assume(role("agent"), jwt)
+	must(t, err)
+	files := ok(filepath.Glob(filepath.Join(w.dir, "*.db")))(t)
+	db := ok(sql.Open("sqlite", files[0]))(t)
+	defer db.Close()
+	done := ok(db.ExecContext(t.Context(), "UPDATE principals SET roles = '[\"root\"]' WHERE name = 'agent'"))(t)
+	if n := ok(done.RowsAffected())(t); n != 1 {
+		t.Fatalf("%d principals became root", n)
+	}
+	w.ends("the principal became root", s)
+	_, err = w.bearer("agent", jwt)
+	wantCode(t, "a bearer", err, fault.Denied)
+	_, err = w.assume(role("agent"), jwt)
+	wantCode(t, "another session", err, fault.Denied)
 }
 
 func TestBearer(t *testing.T) {

@@ -38,6 +38,7 @@ type world struct {
 	*federation.Service
 	t      testing.TB
 	db     *store.DB
+	dir    string // of the database
 	config federation.Config
 	root   access.Caller
 	keys   *source
@@ -113,7 +114,8 @@ var keypairs = sync.OnceValue(jwstest.NewKeys)
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, keys: &source{doc: keypairs().Set(t)}, review: &review{}, now: time.Now().Truncate(time.Second)}
-	w.db = ok(store.Open(t.Context(), store.Config{SQLitePath: database.New(t)}))(t)
+	w.dir = t.TempDir()
+	w.db = ok(store.Open(t.Context(), store.Config{SQLitePath: database.In(t, w.dir)}))(t)
 	t.Cleanup(func() { must(t, w.db.Close()) })
 	keyFile := filepath.Join(t.TempDir(), "key")
 	must(t, kms.CreateFile(keyFile))

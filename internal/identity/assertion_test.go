@@ -139,6 +139,23 @@ func TestB13_RowOpenedByTheVaultIsStillSealed(t *testing.T) {
 	ok(w.RetainedToken(t.Context(), tok, wl))(t)
 }
 
+// The share is the key: the token of one login does not open what is kept for another of the same agent and user, even if
+// its whole row stands in the place of the other.
+func TestB13_OnlyItsOwnShareOpens(t *testing.T) {
+	w, rows := keepingWorld(t)
+	rows.exchanges = true
+	jwt := w.jwt(nil)
+	_, _ = w.minted(jwt)
+	second, wl := w.minted(jwt)
+	first := rows.rows[0]
+	rows.change = func(a *identity.Assertion) { *a = first }
+	got, err := w.RetainedToken(t.Context(), second, wl)
+	wantCode(t, "another share", err, fault.Internal)
+	if !got.IsZero() {
+		t.Error("a share opens what it was not made for")
+	}
+}
+
 func random32() []byte {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b)
@@ -162,6 +179,10 @@ func TestB14_RetainedTokenIsCheckedWhenUsed(t *testing.T) {
 			must(w.t, w.DeleteIssuer(w.t.Context(), w.root, issuerURL))
 			w.trust(func(i *identity.Issuer) { i.Workloads = []string{"agent-b"} })
 		}, fault.Unauthenticated},
+		"issuer that names the user by another claim": {func(w *world, _ *keptRows) {
+			must(w.t, w.DeleteIssuer(w.t.Context(), w.root, issuerURL))
+			w.trust(func(i *identity.Issuer) { i.SubjectClaim = "jti" })
+		}, fault.Unauthenticated},
 		"row of another agent": {func(_ *world, rows *keptRows) {
 			rows.change = func(a *identity.Assertion) { a.Workload = "wi-other" }
 		}, fault.Internal},
@@ -182,7 +203,7 @@ func TestB14_RetainedTokenIsCheckedWhenUsed(t *testing.T) {
 			w, rows := keepingWorld(t)
 			w.t = t
 			rows.exchanges = true
-			tok, wl := w.minted(w.jwt(map[string]any{"exp": w.clock.now().Add(5 * time.Minute).Unix()}))
+			tok, wl := w.minted(w.jwt(map[string]any{"exp": w.clock.now().Add(5 * time.Minute).Unix(), "jti": "another-name"}))
 			c.after(w, rows)
 			jwt, err := w.RetainedToken(t.Context(), tok, wl)
 			wantCode(t, name, err, c.want)

@@ -258,6 +258,62 @@ func TestG05_D04_TamperingIsFound(t *testing.T) {
 	}
 }
 
+// A writer that ended is no longer in the checkpoints' lists, only in their running hash over those that ended: its rows
+// are as safe as the others'.
+func TestG05_D04_EndedWritersAreHeld(t *testing.T) {
+	const first, second = "(SELECT writer FROM audit_writers WHERE closed = 1)", "(SELECT writer FROM audit_writers WHERE closed = 2)"
+	shorten := func(x *trail) { // an ended writer that has always had less, by its row and its records
+		x.exec("DELETE FROM audit WHERE sequence > 2 AND writer = " + first)
+		x.exec("UPDATE audit_writers SET sequence = 2, hash = (SELECT hash FROM audit WHERE sequence = 2 AND writer = " + first + ") WHERE closed = 1")
+	}
+	for name, c := range map[string]struct {
+		do   func(x *trail)
+		want string // in a finding
+	}{
+		"one shortened": {shorten, "the list of the writers that ended was changed"},
+		"the first removed": {func(x *trail) {
+			x.exec("DELETE FROM audit WHERE writer = " + first)
+			x.exec("DELETE FROM audit_writers WHERE closed = 1")
+		}, "writers that ended were removed from the database: numbers 1 to 1"},
+		"the last removed": {func(x *trail) {
+			x.exec("DELETE FROM audit WHERE writer = " + second)
+			x.exec("DELETE FROM audit_writers WHERE closed = 2")
+		}, "1 writers that ended were removed from the database"},
+		"all removed": {func(x *trail) {
+			x.exec("DELETE FROM audit WHERE writer IN (SELECT writer FROM audit_writers WHERE closed > 0)")
+			x.exec("DELETE FROM audit_writers WHERE closed > 0")
+		}, "2 writers that ended were removed from the database"},
+		"a record of one removed": {func(x *trail) { x.exec("DELETE FROM audit WHERE sequence = 2 AND writer = " + second) }, "was removed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, db *store.DB) {
+				x := newTrail(t, db)
+				for range 2 {
+					x.write(5)
+					x.checkpoint()
+					x.restart()
+				}
+				x.write(1)
+				x.exec("UPDATE audit_writers SET moved = 0 WHERE sequence > 1") // idle for long
+				x.checkpoint()
+				x.write(1)
+				kept := x.checkpoint().Token
+				if n := x.text("SELECT CAST(COUNT(*) AS TEXT) FROM audit_writers WHERE closed > 0"); n != "2" {
+					t.Fatalf("%s writers ended, want 2", n)
+				}
+				if v := x.verify(kept); !v.Sound() {
+					t.Fatalf("before: %+v", v.Findings)
+				}
+				c.do(x)
+				v := x.verify(kept)
+				if v.Sound() || !slices.ContainsFunc(v.Findings, func(f audit.Finding) bool { return strings.Contains(f.Message, c.want) }) {
+					t.Errorf("got %+v, want %q", v.Findings, c.want)
+				}
+			})
+		})
+	}
+}
+
 // Whoever removes records while nobody looks is not helped by the next checkpoint: it never goes back.
 func TestG05_ACheckpointNeverGoesBack(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {

@@ -135,6 +135,22 @@ func TestD01_NoTwoRefsShareAssociatedData(t *testing.T) {
 	}
 }
 
+// Nor may they wander to the neighbour, where every field is filled: the lengths are what tells "ab", "c" from "a", "bc".
+func TestD01_FieldsHaveTheirLengths(t *testing.T) {
+	f := newFixture(t)
+	fields := []string{"Table", "Column", "Key", "Workload", "User", "Provider"} // one after the other
+	for i := range len(fields) - 1 {
+		r, moved := ref(), ref()
+		one, two := reflect.ValueOf(&r).Elem(), reflect.ValueOf(&moved).Elem()
+		one.FieldByName(fields[i]).SetString("ab")
+		one.FieldByName(fields[i+1]).SetString("c")
+		two.FieldByName(fields[i]).SetString("a")
+		two.FieldByName(fields[i+1]).SetString("bc")
+		got, err := f.Open(t.Context(), moved, f.seal(t, r, "x"))
+		notOpened(t, fields[i]+" and "+fields[i+1], got, err)
+	}
+}
+
 func TestD02_RowsShowNothing(t *testing.T) {
 	f := newFixture(t)
 	const canary = "canary-d02-9f4c1e7a"

@@ -207,8 +207,12 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 	}
 	want := tokens([]byte(m.target))
 	var found []edit
+	behind := f.behind(n, m.after)
 	add := func(from, to token.Pos) {
 		e := edit{mutant: number, file: f.name, from: f.offset(from), to: f.offset(to)}
+		if e.from < behind || m.after != "" && len(found) > 0 {
+			return
+		}
 		switch code, k := string(f.src[e.from:e.to]), strconv.Itoa(number); m.verb {
 		case never:
 			e.before, e.after, e.plain = "(!mutantIs("+k+") && (", "))", "false && ("+code+")"
@@ -239,13 +243,20 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 			if n.Init != nil && m.verb != drop && m.verb != replace && f.reads(n.Init.Pos(), n.Cond.End(), want) {
 				add(n.Cond.Pos(), n.Cond.End())
 			}
-		case *ast.KeyValueExpr:
+		case *ast.KeyValueExpr: // the key stays, and is no part of the replacement
 			if m.verb == replace && f.reads(n.Pos(), n.End(), want) {
-				// the key stays, and is no part of the replacement
-				value := m
-				_, value.with, _ = strings.Cut(m.with, ":")
-				m.with = strings.TrimSpace(value.with)
+				_, value, _ := strings.Cut(m.with, ":")
+				m.with = strings.TrimSpace(value)
 				add(n.Value.Pos(), n.Value.End())
+			}
+		case *ast.AssignStmt: // likewise
+			if m.verb == replace && len(n.Rhs) == 1 && f.reads(n.Pos(), n.End(), want) {
+				_, value, _ := strings.Cut(m.with, "=")
+				m.with = strings.TrimSpace(value)
+				add(n.Rhs[0].Pos(), n.Rhs[0].End())
+			}
+			if m.verb == drop && f.reads(n.Pos(), n.End(), want) {
+				add(n.Pos(), n.End())
 			}
 		case ast.Expr:
 			if m.verb != drop && !assigned[n] && f.reads(n.Pos(), n.End(), want) {
@@ -259,6 +270,22 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 		return true
 	})
 	return found
+}
+
+// behind returns the end of the code below n that reads so, 0 where nothing is asked for, and the end of the file where it
+// is not there.
+func (f *parsed) behind(n ast.Node, code string) int {
+	if code == "" {
+		return 0
+	}
+	end, want := len(f.src), tokens([]byte(code))
+	ast.Inspect(n, func(n ast.Node) bool {
+		if n != nil && f.reads(n.Pos(), n.End(), want) {
+			end = min(end, f.offset(n.End()))
+		}
+		return true
+	})
+	return end
 }
 
 // findText finds a text in the literals below n, strings and numbers.

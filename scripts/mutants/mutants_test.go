@@ -58,6 +58,8 @@ func check(a, b int, err error) (string, error) {
 	}.String(), nil
 }
 
+func set(v *int, a, b int) { *v = a; v = a }
+
 func (p *pair) check() bool { return p.A > p.B }
 `
 
@@ -87,6 +89,8 @@ func TestEdits(t *testing.T) {
 		{"an expression", mutant{within: "check", verb: replace, target: `"odd"`, with: `"even"`}, `return mutantPick(7, "odd", "even"), errors`, `return "even", errors`},
 		{"a field", mutant{within: "check", verb: replace, target: "B: b", with: "B: a"}, "B: mutantPick(7, b, a),", "B: a,"},
 		{"a layout of its own", mutant{within: "check", verb: replace, target: "pair{A: a, B: b}", with: "pair{}"}, "}, pair{}).String()", "pair{}.String()"},
+		{"the first behind something", mutant{within: "check", verb: replace, target: "b", with: "a", after: "log(a)"}, "B: mutantPick(7, b, a),", "B: a,"},
+		{"an assigned value", mutant{within: "set", verb: replace, target: "v = a", with: "v = b"}, "v = mutantPick(7, a, b)", "v = b"},
 		{"a constant", mutant{within: "const bound", verb: text, target: "10", with: "99"}, "", "const bound = 99"},
 		{"a text", mutant{within: "check", verb: text, target: "n", with: "y"}, "", `errors.New("yo")`},
 	} {
@@ -149,6 +153,9 @@ func TestEditsThatDoNotApply(t *testing.T) {
 		if _, err := sampled(t, m); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)
 		}
+	}
+	if _, err := sampled(t, mutant{within: "check", verb: drop, target: "log(a)", after: "log(b)"}); err == nil {
+		t.Error("behind something that is gone: no error")
 	}
 	if _, err := sampled(t, mutant{within: "gone", verb: never, target: "a > b"}); err == nil {
 		t.Error("a function that is gone: no error")

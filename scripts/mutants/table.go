@@ -28,6 +28,7 @@ type mutant struct {
 	verb    verb
 	target  string // what is changed, as Go code, compared token by token
 	with    string // what stands for it, of replace and text
+	after   string // code that comes before it: the first place behind that is meant
 	testPkg string // directory of the package of the test
 	test    string
 	lint    bool // the test reads the source and runs nothing of it
@@ -49,11 +50,14 @@ func (m mutant) edit() string {
 	if m.with != "" || m.verb == replace || m.verb == text {
 		s += " ⇒ " + m.with
 	}
+	if m.after != "" {
+		s += ", after " + m.after
+	}
 	return s
 }
 
 // parseTable reads table.txt: blocks between empty lines, # begins a comment line. The first line of a block has row,
-// package and function, the others begin with a verb, "with", "test" or "lint".
+// package and function, the others begin with a verb, "with", "after", "test" or "lint".
 func parseTable(content string) ([]mutant, error) {
 	var out []mutant
 	var m *mutant
@@ -93,6 +97,8 @@ func parseTable(content string) ([]mutant, error) {
 			m = &mutant{line: i + 1, row: word, pkg: path.Clean(pkg), within: strings.TrimSpace(within)}
 		case word == "with":
 			m.with = rest
+		case word == "after":
+			m.after = rest
 		case word == "test" || word == "lint":
 			test, pkg, _ := strings.Cut(rest, " ")
 			m.test, m.lint, m.testPkg = test, word == "lint", m.pkg
