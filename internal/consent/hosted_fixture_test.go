@@ -35,6 +35,7 @@ type idp struct {
 	key *ecdsa.PrivateKey
 	now func() time.Time
 
+	Path     string // of the issuer, behind the server's address
 	User     string
 	Redirect string // the redirect URI that is registered for the client
 	Promises bool   // to name the issuer in its answers (RFC 9207 §3)
@@ -52,12 +53,14 @@ func newIDP(t testing.TB, now func() time.Time) *idp {
 	mux := http.NewServeMux()
 	p.Server = httptest.NewServer(mux)
 	t.Cleanup(p.Close)
-	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+	discovery := func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
+			"issuer": p.issuer(), "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
 			"code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": p.Promises,
 		})
-	})
+	}
+	mux.HandleFunc("GET /.well-known/openid-configuration", discovery)
+	mux.HandleFunc("GET /{realm}/.well-known/openid-configuration", discovery)
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(jwstest.Set(t, jwstest.Key(t, "ec", &p.key.PublicKey, nil)))
 	})
@@ -77,6 +80,8 @@ func newIDP(t testing.TB, now func() time.Time) *idp {
 	mux.HandleFunc("POST /token", p.token)
 	return p
 }
+
+func (p *idp) issuer() string { return p.URL + p.Path }
 
 func (p *idp) token(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
@@ -98,7 +103,7 @@ func (p *idp) token(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *idp) claims(user, aud string) map[string]any {
-	return map[string]any{"iss": p.URL, "sub": user, "aud": aud, "iat": p.now().Unix(), "exp": p.now().Add(time.Hour).Unix()}
+	return map[string]any{"iss": p.issuer(), "sub": user, "aud": aud, "iat": p.now().Unix(), "exp": p.now().Add(time.Hour).Unix()}
 }
 
 func (p *idp) sign(claims map[string]any) string {
@@ -111,15 +116,19 @@ type hosted struct {
 	idp *idp
 }
 
-func newHosted(t testing.TB, secure bool) *hosted {
+func newHosted(t testing.TB, secure bool) *hosted { return newHostedFor(t, secure, "alice", "") }
+
+// newHostedFor is newHosted for another user, of an issuer with a path.
+func newHostedFor(t testing.TB, secure bool, user, path string) *hosted {
 	t.Helper()
 	w := newWorld(t, secure)
 	h := &hosted{world: w, idp: newIDP(t, w.clock.now)}
-	_, err := w.people.CreateIssuer(t.Context(), w.root, identity.Issuer{URL: h.idp.URL, Audiences: []string{"app"}})
+	h.idp.User, h.idp.Path = user, path
+	_, err := w.people.CreateIssuer(t.Context(), w.root, identity.Issuer{URL: h.idp.issuer(), Audiences: []string{"app"}})
 	must(t, err)
-	must(t, w.people.SetIssuerLogin(t.Context(), w.root, identity.NewLogin{Issuer: h.idp.URL, ClientID: "login", Secret: secret.New("login-secret")}))
-	h.idp.Redirect = h.broker.LoginRedirectURI(account, h.idp.URL)
-	m, err := w.people.MintTokenForJWT(t.Context(), w.root, "agent-a", secret.New(h.idp.sign(h.idp.claims("alice", "app"))))
+	must(t, w.people.SetIssuerLogin(t.Context(), w.root, identity.NewLogin{Issuer: h.idp.issuer(), ClientID: "login", Secret: secret.New("login-secret")}))
+	h.idp.Redirect = h.broker.LoginRedirectURI(account, h.idp.issuer())
+	m, err := w.people.MintTokenForJWT(t.Context(), w.root, "agent-a", secret.New(h.idp.sign(h.idp.claims(user, "app"))))
 	must(t, err)
 	w.token = m.Token
 	return h

@@ -148,7 +148,16 @@ func TestC20_IssuersWordsAreText(t *testing.T) {
 			t.Errorf("%q is shown as %q", words, shown)
 		}
 	}
+	// After a mix-up it is not even that: whoever answered is not who was asked.
 	callback, cookie := h.signIn(address)
+	p := h.get(with(callback, func(q url.Values) {
+		deny("call 555-0100 to go on")(q)
+		q.Set("iss", "https://evil.example")
+	}), cookie)
+	if h.wantPage("mixed up, with words", p, 403, "The answer came from the wrong place"); strings.Contains(p.body, "555-0100") {
+		t.Errorf("the words of another issuer are shown:\n%s", p.body)
+	}
+	callback, cookie = h.signIn(address)
 	h.wantPage("mixed up", h.get(with(callback, func(q url.Values) { q.Set("iss", "https://evil.example") }), cookie), 403, "The answer came from the wrong place")
 	h.arrive(address)
 }
@@ -271,6 +280,20 @@ func TestC26_NamesAreShownPlainly(t *testing.T) {
 		if strings.ContainsAny(p.body, "\u0430\u202e\u200b\u00ad") || strings.Contains(p.body, "<b>") {
 			t.Errorf("%q is shown as it came", scope)
 		}
+	}
+}
+
+// C26: nor can the user, as the issuer names them, or the issuer, whose URL may have a long path before the part that tells.
+func TestC26_UserAndIssuerAreShownPlainly(t *testing.T) {
+	long := "/" + strings.Repeat("a", 300)
+	h := newHostedFor(t, false, "\u0430lice\u202e\u200b<b>", long)
+	_, address := h.begin("read")
+	p := h.get(address, h.arrive(address))
+	_, you, _ := strings.Cut(p.body, "<dt>You are</dt><dd>")
+	you, _, _ = strings.Cut(you, "</dd>")
+	if user, issuer, _ := strings.Cut(you, " at "); user != `\u{430}lice\u{202E}\u{200B}&lt;b&gt;` || !strings.HasPrefix(issuer, h.idp.URL+"/aaa") ||
+		!strings.HasSuffix(issuer, "...") || len(issuer) > 210 {
+		t.Errorf("the page says %q", you)
 	}
 }
 
