@@ -8,7 +8,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build check provision test mutants verify vuln bench clean
+.PHONY: help build check provision quick test mutants verify vuln bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ check: ## gofmt, vet, staticcheck, layout, generated code unchanged
 
 provision: ## install what the tests run against, as far as this machine lets us
 	@scripts/provision.sh
+
+quick: ## the tests, with Go and nothing else; says what was skipped and why
+	@go run ./scripts/quick
 
 test: check provision ## everything that CI runs
 	@scripts/test.sh

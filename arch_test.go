@@ -68,6 +68,7 @@ func allowed() map[string][]string {
 		"chaos":               any,
 		"examples/quickstart": {""},
 		"scripts/mutants":     {},
+		"scripts/quick":       {},
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/bedrockagentcore/types"
 )
 
-// sessionPrefix begins every sessionUri (contract, Part II).
+// sessionPrefix begins every sessionUri (RFC 9126 §2.2).
 const sessionPrefix = "urn:ietf:params:oauth:request_uri:"
 
 // Complete tells the service who finished a consent in the browser; only then is the provider's code redeemed. It is

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// sessionLife is how long a consent session lives (contract §5.4).
+// sessionLife is how long a consent session lives, at AWS and here.
 const sessionLife = 10 * time.Minute
 
 // Consent is what a user has to do before a token exists: open URL in a browser and agree. Printing and logging it hides
@@ -75,7 +75,7 @@ func (c *Client) Wait(ctx context.Context, need OAuth2, consent Consent) (*Token
 			return nil, expired
 		case <-tick.C:
 		}
-		// A poll never forces: it would begin another session (contract §8).
+		// A poll never forces: it would begin another session.
 		tok, err := c.ask(waiting, need, consent.SessionURI, false)
 		switch {
 		case err == nil:
@@ -85,7 +85,7 @@ func (c *Client) Wait(ctx context.Context, need OAuth2, consent Consent) (*Token
 		case errors.Is(err, ErrConsentRequired), errors.Is(err, ErrUnavailable), errors.Is(err, ErrThrottled):
 			continue
 		case errors.Is(err, ErrDenied):
-			// Contract §10: sessions that are denied, failed, expired, or finished by another user are 403.
+			// Sessions that are denied, failed, expired, or finished by another user are 403.
 			return nil, sessionEnded(need.Provider, err)
 		default:
 			return nil, err

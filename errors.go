@@ -150,7 +150,7 @@ func innermost(err error) error {
 	}
 }
 
-// codeOf maps an exception; the names without a model are those of AWS's front door (contract §2). What has no name
+// codeOf maps an exception; the names without a model are those of AWS's front door. What has no name
 // that we know is judged by its status.
 func codeOf(exception string, status int) Code {
 	switch exception {

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -197,5 +198,64 @@ func TestL01_NothingRunsAtAMovingVersion(t *testing.T) {
 	}
 	if seen < 10 {
 		t.Fatalf("%d files seen: the scan is broken", seen)
+	}
+}
+
+// cited finds documents that a reader is sent to: files, and sections of what has a name.
+var (
+	citedFile    = regexp.MustCompile(`[A-Za-z0-9_./-]*[A-Za-z0-9_-]\.md\b`)
+	citedSection = regexp.MustCompile(`([A-Za-z0-9._)-]+),? §`)
+	citedByName  = regexp.MustCompile(`(?i)\b(design|contract|decisions?|style|behaviou?rs?|standards|perf|anchors|journeys)(\.md)?,? (§|[A-F][0-9]{1,2}\b)|\((contract|design|decisions), |/work/|\.\./shared`)
+	public       = regexp.MustCompile(`^([0-9.]+|Core|Discovery|Bundle|JWT-SVID|Contexts?|Fetch|and|by|,)$`) // RFCs, OpenID, SPIFFE, W3C
+)
+
+// What comments and documents send a reader to is in the repository, or public. "design §5" means nothing to whoever has
+// only this.
+func TestArchCitedDocumentsExist(t *testing.T) {
+	documents, texts := map[string]bool{}, map[string]string{}
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if n := d.Name(); d.IsDir() && p != "." && (strings.HasPrefix(n, ".") || n == "node_modules" || n == "testdata" || n == "dist") {
+			return filepath.SkipDir
+		}
+		switch ext := filepath.Ext(p); {
+		case d.IsDir():
+		case ext == ".md":
+			documents[filepath.Base(p)] = true
+			fallthrough
+		case ext == ".go" || ext == ".sh" || ext == ".sql" || ext == ".html" || ext == ".py" || ext == ".mjs" || d.Name() == "Makefile":
+			b, err := readSource(p)
+			texts[filepath.ToSlash(p)] = string(b)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(texts) < 100 || len(documents) < 20 {
+		t.Fatalf("%d texts and %d documents: the walk is broken", len(texts), len(documents))
+	}
+	for name, text := range texts {
+		if name == "lint_test.go" {
+			continue
+		}
+		for i, line := range strings.Split(text, "\n") {
+			if m := citedByName.FindString(line); m != "" {
+				t.Errorf("%s:%d cites %q, which is not in the repository: say the reason itself", name, i+1, strings.TrimSpace(m))
+			}
+			for _, m := range citedSection.FindAllStringSubmatch(line, -1) {
+				if !public.MatchString(m[1]) {
+					t.Errorf("%s:%d cites a section of %q, which is no public document that we know", name, i+1, m[1])
+				}
+			}
+			for _, m := range citedFile.FindAllString(line, -1) {
+				if !documents[path.Base(m)] && !strings.Contains(line, "://") && !strings.Contains(m, "LICENSE") {
+					t.Errorf("%s:%d cites %s, which is not in the repository", name, i+1, m)
+				}
+			}
+		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 // Flow is how a token is obtained. The zero Flow is UserFederation.
 type Flow string
 
-// The flows of the API (contract §5.4).
+// The flows of the API, by their names on the wire.
 const (
 	// UserFederation acts for a user who consented at the provider (authorization code, "3LO").
 	UserFederation Flow = "USER_FEDERATION"

@@ -12,7 +12,7 @@ import (
 
 const (
 	// tokenSkew is how long before its end a kept token is asked for anew. Tabard releases none with less than a
-	// minute left (design §6).
+	// minute left.
 	tokenSkew = 30 * time.Second
 	// tokenUnknown is how long a token is kept whose end the service does not tell (AWS).
 	tokenUnknown = time.Minute

@@ -122,7 +122,7 @@ func noUser(need OAuth2) *Error {
 	return &Error{Code: ErrNoIdentity, Message: need.Provider + ": the context has no user: pass the request's context, or set one with WithUserToken"}
 }
 
-// answer reads the three shapes of a 200: a token, a consent to ask for, a consent that failed (contract §5.4).
+// answer reads the three shapes of a 200: a token, a consent to ask for, a consent that failed.
 func answer(need OAuth2, session string, out *bedrockagentcore.GetResourceOauth2TokenOutput) (*Token, error) {
 	if token := aws.ToString(out.AccessToken); token != "" {
 		more := extrasOf(out.ResultMetadata)

@@ -20,7 +20,7 @@ const (
 	// watSkew is how long before its end a workload access token is no longer used.
 	watSkew = time.Minute
 	// watUnknown is how long one is used whose end the service does not tell (AWS). Its SDKs poll ten minutes with
-	// one token (contract §5.3), so half of that is safe.
+	// one token, so half of that is safe.
 	watUnknown = 5 * time.Minute
 )
 

@@ -38,7 +38,7 @@ func Find(name string) (Operation, bool) {
 }
 
 // Exceptions that no model names: the usual codes of AWS's front door, which every SDK passes on as a generic API
-// error, and two that name what has no modelled exception (contract.md §10).
+// error, and two that name what has no modelled exception (docs/compatibility.md).
 const (
 	ExceptionInvalidSignature           = "InvalidSignatureException"
 	ExceptionUnrecognizedClient         = "UnrecognizedClientException"

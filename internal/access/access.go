@@ -24,7 +24,7 @@ type PrincipalID string
 // Role is a set of rights. The rule table in roles.go says which.
 type Role string
 
-// The roles of design §4.
+// The roles. docs/policy.md says what each may do.
 const (
 	Root       Role = "root"        // everything in its account, which the audit flags
 	Admin      Role = "admin"       // administers, releases nothing

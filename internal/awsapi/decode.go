@@ -15,7 +15,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// maxBody bounds a request's body (contract.md §10).
+// maxBody bounds a request's body (threat F01).
 const maxBody = 512 << 10
 
 // readBody reads the whole body, or fails with TooLarge: before reading where the length says so, else at the bound.

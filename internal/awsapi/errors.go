@@ -12,7 +12,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// exceptionOf is the one table from a fault's code to what AWS SDKs see (contract.md §2 and §10). A golden test prints
+// exceptionOf is the one table from a fault's code to what AWS SDKs see. A golden test prints
 // it.
 func exceptionOf(code fault.Code) (exception string, status int) {
 	switch code {

@@ -197,7 +197,7 @@ func writeValue(b *bytes.Buffer, v string) {
 	}
 }
 
-// writePath encodes each segment of the raw path once more (contract.md §1): %3A becomes %253A. A path that a client's
+// writePath encodes each segment of the raw path once more, as SDKs do for all services but S3: %3A becomes %253A. A path that a client's
 // normalization and ours could read differently is refused, as no operation has one.
 func writePath(b *bytes.Buffer, path string) error {
 	if path == "" || path[0] != '/' {

@@ -8,7 +8,7 @@ import (
 
 const (
 	maxSigningKeys   = 4096
-	maxSigningKeyAge = 5 * time.Minute // design §5: no unwrapped key lives longer
+	maxSigningKeyAge = 5 * time.Minute // as vault.KeyLife: no unwrapped key lives longer
 )
 
 // signingKeys caches derived signing keys. The zero value is empty and ready. Entries are bounded in number and age, and

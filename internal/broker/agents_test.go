@@ -200,7 +200,7 @@ func TestB03_RestoredWorkloadHasNewSessions(t *testing.T) {
 }
 
 // A workload access token ends with the user's JWT, and an expired one polls the session that it opened, for as long
-// as that lives, and nothing else (design §4).
+// as that lives, and nothing else.
 func TestB07_ExpiredTokenPollsItsOwnSessionOnly(t *testing.T) {
 	w := newWorld(t)
 	m, err := w.identity.MintTokenForJWT(t.Context(), w.agentA, "agent-a", w.jwtFor("alice", 30*time.Second))

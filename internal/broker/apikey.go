@@ -104,7 +104,7 @@ func (b *Broker) APIKeyProvider(ctx context.Context, caller access.Caller, name 
 	return b.findAPIKey(ctx, caller.Account, name)
 }
 
-// findAPIKey gives an absence the words of the live service (contract §5.1).
+// findAPIKey gives an absence the words of the live service.
 func (b *Broker) findAPIKey(ctx context.Context, account access.Account, name string) (APIKeyProvider, error) {
 	p, err := b.store.APIKeyProvider(ctx, account, name)
 	return p, noAPIKey(err, name)

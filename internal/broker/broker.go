@@ -24,7 +24,7 @@ const (
 	// SessionLifetime is how long a consent session lives, as at AWS.
 	SessionLifetime = 10 * time.Minute
 
-	// minLeft is the life that a released token has at least, or it is refreshed first (design §6).
+	// minLeft is the life that a released token has at least, or it is refreshed first: the time of one call, and some more.
 	minLeft = 60 * time.Second
 
 	// leaseTTL is longer than a provider may take (10 s) and the patience of the commit after it (commitPatience):
@@ -56,7 +56,7 @@ type Config struct {
 	PublicURL string        // where browsers reach this server, without a slash at the end
 	Region    string
 	Now       func() time.Time
-	Dev       bool // design §10: http and loopback endpoints, unregistered loopback return URLs
+	Dev       bool // http and loopback endpoints, unregistered loopback return URLs
 }
 
 // Broker obtains and keeps providers' tokens. It is safe for concurrent use.
@@ -137,7 +137,7 @@ func sorted(in []string) []string {
 	return slices.Compact(out)
 }
 
-// connectionKey names the one connection that a request can be served from (design §6).
+// connectionKey names the one connection that a request can be served from: what decides which token it is names it (threat M05).
 func connectionKey(account access.Account, workload, user string, p Provider, flow string, resources, audiences, scopes []string) string {
 	parts := []string{"connection-1", string(account), workload, user, p.UID, flow}
 	list := func(name string, in []string) {

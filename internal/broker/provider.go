@@ -121,7 +121,7 @@ func (b *Broker) Providers(ctx context.Context, caller access.Caller, after stri
 
 // UpdateProvider replaces the description of a provider. Where its security identity changes (issuer, endpoints,
 // client id, client authentication), the client secret must come again, its connections need a new consent and its
-// open flows die: nobody can redirect stored tokens by editing an endpoint (design §5).
+// open flows die: nobody can redirect stored tokens by editing an endpoint (threat D01).
 func (b *Broker) UpdateProvider(ctx context.Context, caller access.Caller, s ProviderSpec) (Provider, error) {
 	if err := b.guard.Permit(ctx, caller, access.UpdateOauth2CredentialProvider, access.Facts{Provider: s.Name}); err != nil {
 		return Provider{}, err

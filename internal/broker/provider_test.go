@@ -90,7 +90,7 @@ func (w *world) strict() *broker.Broker {
 	return b
 }
 
-// Nobody redirects stored tokens by editing an endpoint (design §5).
+// Nobody redirects stored tokens by editing an endpoint (threat D01).
 func TestUpdateOfTheSecurityIdentity(t *testing.T) {
 	elsewhere := oauthtest.New(t)
 	for name, change := range map[string]func(*broker.ProviderSpec){

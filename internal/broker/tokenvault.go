@@ -45,7 +45,7 @@ func (b *Broker) UseCustomerKey(ctx context.Context, caller access.Caller, id st
 	return fault.Field("kmsConfiguration.keyType", "CustomerManagedKey is not offered by this server yet: customers' keys come with a later release, and the vault stays under the server's key")
 }
 
-// ResetVaultKey refuses: a key can be reset only where it was deleted (contract §5.1), and the server's key was not, or
+// ResetVaultKey refuses: a key can be reset only where it was deleted, as at AWS, and the server's key was not, or
 // the vault would not have opened.
 func (b *Broker) ResetVaultKey(ctx context.Context, caller access.Caller, id string) error {
 	if _, err := b.tokenVault(ctx, caller, access.ResetTokenVaultKeyMaterial, id); err != nil {

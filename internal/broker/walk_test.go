@@ -15,7 +15,7 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// The story of design §1, in its order.
+// The consent of docs/design.md, step by step.
 func TestWalk(t *testing.T) {
 	w := newWorld(t)
 	wat := w.wat(w.agentA, "alice")
@@ -64,7 +64,7 @@ func TestWalk(t *testing.T) {
 	w.wantTrail()
 }
 
-// wantTrail holds the trail of one walk against what design §8 says.
+// wantTrail holds the trail of one walk against what docs/audit.md says.
 func (w *world) wantTrail() {
 	w.t.Helper()
 	var got []string

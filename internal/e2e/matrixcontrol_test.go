@@ -8,7 +8,7 @@ import (
 	"github.com/tabard-id/tabard/api"
 )
 
-// Who may do what beside the data plane, by design §4. Every operation of the models is in one of these lists, in none of
+// Who may do what beside the data plane, by docs/policy.md. Every operation of the models is in one of these lists, in none of
 // which it is by what the server does.
 const (
 	// root, admin and auditor

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The oracle. It says what is expected of a cell, by design §4 and by what this test has written and done itself. It asks
+// The oracle. It says what is expected of a cell, by docs/policy.md and docs/design.md, and by what this test has written and done itself. It asks
 // no code of the server.
 
 // person is a user at an agent.

@@ -64,7 +64,7 @@ func checkScopes(scopes []string) ([]string, error) {
 	return out, nil
 }
 
-// validName reports whether a workload identity can have the name (contract, CreateWorkloadIdentity).
+// validName reports whether a workload identity can have the name (AWS's model of CreateWorkloadIdentity).
 func validName(s string) bool {
 	return len(s) >= 3 && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '-')

@@ -9,7 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/jws"
 )
 
-// Bounds of the names of claims that policies may ask for (contract, CreateTrustedIssuer).
+// Bounds of the names of claims that policies may ask for (the model of CreateTrustedIssuer).
 const (
 	maxPolicyClaims    = 20
 	maxPolicyClaimName = 128

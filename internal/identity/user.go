@@ -15,7 +15,7 @@ import (
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
-// maxUserID bounds the id of a user whom the caller asserts (contract, GetWorkloadAccessTokenForUserId).
+// maxUserID bounds the id of a user whom the caller asserts (AWS's model of GetWorkloadAccessTokenForUserId).
 const maxUserID = 128
 
 // VerifiedUser is who a token proved to be.

@@ -11,7 +11,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// Reserved tags of a workload identity (design §6). Only a principal that may create one can set them.
+// Reserved tags of a workload identity (docs/compatibility.md). Only a principal that may create one can set them.
 const (
 	reservedTags = "tabard:"
 	TagAssurance = "tabard:assurance" // which users it acts for
@@ -82,7 +82,7 @@ func (s *Service) ListWorkloads(ctx context.Context, caller access.Caller, after
 	return found, next, nil
 }
 
-// UpdateWorkload replaces the return URLs. A nil list leaves them, an empty one empties them (contract §10).
+// UpdateWorkload replaces the return URLs. A nil list leaves them, an empty one empties them.
 func (s *Service) UpdateWorkload(ctx context.Context, caller access.Caller, name string, returnURLs []string) (Workload, error) {
 	urls, err := checkReturnURLs(returnURLs)
 	if err != nil {

@@ -56,7 +56,7 @@ func TestProviders(t *testing.T) {
 	})
 }
 
-// E18, and design §5: nobody redirects stored tokens by editing an endpoint.
+// E18, D01: nobody redirects stored tokens by editing an endpoint.
 func TestProviderChangeInvalidates(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()

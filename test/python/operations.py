@@ -1,4 +1,4 @@
-"""Every operation that boto3 knows, through boto3, with asserts on shapes, times and errors (contract.md §§2, 5, 10).
+"""Every operation that boto3 knows, through boto3, with asserts on shapes, times and errors.
 
 Environment: AWS's variables as in threelo.py, with the root key; DISCOVERY_URL, CLIENT_ID and CLIENT_SECRET of a
 running OpenID provider where this client may use client_credentials; M2M_SCOPE (may be empty); USER_TOKEN, a JWT of a
