@@ -11,6 +11,11 @@ func (v Vendor) canonical(scope string) string {
 	if c, ok := v.ScopeAliases[scope]; ok {
 		return c
 	}
+	if v.Resources != nil {
+		if resource, name := v.Resources.split(scope); resource != "" {
+			return resource + "/" + name
+		}
+	}
 	return scope
 }
 

@@ -26,6 +26,8 @@ type Request struct {
 	CustomState      secret.Text
 	Resources        []string
 	Audiences        []string
+
+	resource string // that the scopes name, at a vendor with Resources
 }
 
 // Outcome is the ordinary answer: either a token, or the session in which the user has yet to consent.
@@ -71,6 +73,9 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	}
 	if g.token.Expired {
 		return Outcome{}, b.turnAway(ctx, g, "token-expired", errTokenExpired())
+	}
+	if r.resource, err = g.vendor.resourceOf(g.provider.Name, r.Scopes); err != nil {
+		return Outcome{}, b.unlessDenied(ctx, g, err)
 	}
 	switch r.Flow {
 	case FlowM2M:

@@ -248,6 +248,9 @@ type Vendor struct {
 	Revocation      string       // where tokens are revoked: relative to the token endpoint, or https, where {client_id} stands for the client's; "" for nowhere
 	Revoke          RevokeRecipe // how, at Revocation
 
+	// Resources is set if an access token is for one resource, which its scopes name, and a refresh token for all of them.
+	Resources *ResourceRule
+
 	// UserScopes is the parameter that asks for scopes of the user where scope asks for those of an installed
 	// application (Slack). A scope that begins with this name and a colon is one of the user's.
 	UserScopes   string

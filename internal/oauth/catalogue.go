@@ -48,6 +48,7 @@ type row struct {
 	ScopeSeparator        string            `json:"scopeSeparator"`        // " "
 	AnswerSeparator       string            `json:"answerSeparator"`       // as scopeSeparator
 	ScopeAliases          map[string]string `json:"scopeAliases"`          // none
+	Resources             *resources        `json:"resources"`             // null: tokens are for no one resource
 	UserScopes            string            `json:"userScopes"`            // "": all scopes are the user's
 	AuthorizeParams       map[string]string `json:"authorizeParams"`       // none
 	TokenHeaders          map[string]string `json:"tokenHeaders"`          // none
@@ -160,6 +161,9 @@ func (c *Catalogue) Vendors() []broker.Vendor {
 func (c *Catalogue) Verified(name string) Verification { return c.verified[name] }
 
 func own(v broker.Vendor) broker.Vendor {
+	if r := v.Resources; r != nil {
+		v.Resources = &broker.ResourceRule{Default: r.Default, Free: slices.Clone(r.Free), Whole: r.Whole, Aliases: maps.Clone(r.Aliases)}
+	}
 	v.ScopeAliases, v.AuthorizeParams, v.TokenHeaders = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams), maps.Clone(v.TokenHeaders)
 	v.GrantErrors, v.TokenTypes, v.Attributes = slices.Clone(v.GrantErrors), slices.Clone(v.TokenTypes), slices.Clone(v.Attributes)
 	v.Revoke.Dead, v.Notes, v.Sources = slices.Clone(v.Revoke.Dead), slices.Clone(v.Notes), slices.Clone(v.Sources)

@@ -3,6 +3,7 @@ package oauth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (r row) check() error {
 	case !separates(r.ScopeSeparator) || !separates(r.AnswerSeparator):
 		return errors.New("scopes are separated by a space, a comma, a plus sign or a semicolon")
 	}
-	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.checkAnswer, r.checkRevocation, r.Revoke.check, r.checkWords} {
+	for _, check := range []func() error{r.checkEndpoints, r.checkRequest, r.Resources.check, r.checkAnswer, r.checkRevocation, r.Revoke.check, r.checkWords} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -82,6 +83,37 @@ func (r row) checkRequest() error {
 	for name, value := range r.TokenHeaders {
 		if !header.MatchString(name) || !plain(value) {
 			return fmt.Errorf("tokenHeaders has %q: only User-Agent and headers that end in -Version may be set", name)
+		}
+	}
+	return nil
+}
+
+// resources is broker.ResourceRule as data.
+type resources struct {
+	Default string            `json:"default"`
+	Free    []string          `json:"free"`
+	Whole   string            `json:"whole"`
+	Aliases map[string]string `json:"aliases"`
+}
+
+// check holds the rule to names as they come out of scopes: a default that no scope could name in full would be a resource
+// apart.
+func (r *resources) check() error {
+	if r == nil {
+		return nil
+	}
+	name := regexp.MustCompile(`^[!-~]*[!-.0-~]$`)
+	if !name.MatchString(r.Default) || len(r.Free) > 16 || len(r.Aliases) > 16 || !plain(r.Whole) || strings.ContainsAny(r.Whole, "/ ") {
+		return errors.New("resources: default is required and has no slash at its end, and there are at most 16 free scopes and aliases")
+	}
+	for _, s := range append(slices.Collect(maps.Keys(r.Aliases)), slices.Collect(maps.Values(r.Aliases))...) {
+		if !name.MatchString(s) {
+			return fmt.Errorf("resources: %q names no resource", s)
+		}
+	}
+	for _, s := range r.Free {
+		if s == "" || !plain(s) || strings.ContainsAny(s, " /") {
+			return fmt.Errorf("resources: %q is no scope", s)
 		}
 	}
 	return nil
@@ -166,6 +198,7 @@ func (r row) vendor() broker.Vendor {
 		RefreshRotates:        r.Rotation,
 		Revocation:            r.Revocation,
 		Revoke:                broker.RevokeRecipe(r.Revoke),
+		Resources:             (*broker.ResourceRule)(r.Resources),
 		UserScopes:            r.UserScopes,
 		TokenHeaders:          r.TokenHeaders,
 		JSONBody:              r.JSONBody,

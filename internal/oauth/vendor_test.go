@@ -23,9 +23,10 @@ type journey struct {
 	granted    []string   // nil: not said
 	lifetime   time.Duration
 	attributes map[string]string
-	keeps      bool   // a refresh brings no new refresh token
-	dead       string // code or description that means a dead refresh token
-	token      string // how the access token must begin
+	refresh    []string // scopes of the refresh
+	keeps      bool     // a refresh brings no new refresh token
+	dead       string   // code or description that means a dead refresh token
+	token      string   // how the access token must begin
 }
 
 func journeys() []journey {
@@ -46,6 +47,8 @@ func journeys() []journey {
 			attributes: map[string]string{"team.id": "T1", "team.name": "Team One", "app_id": "A1", "authed_user.id": "U1", "bot_user_id": "B1"}},
 		{vendor: "SalesforceOauth2", scopes: []string{"api", "refresh_token"}, granted: []string{"api", "refresh_token"}, keeps: true, dead: "invalid_grant",
 			attributes: map[string]string{"instance_url": "https://example.my.salesforce.com", "id": "https://login.salesforce.com/id/00D/005"}},
+		{vendor: oauthtest.Microsoft, scopes: []string{"User.Read", "offline_access"}, sent: url.Values{"code_challenge_method": {"S256"}},
+			granted: []string{"User.Read"}, lifetime: time.Hour, refresh: []string{"User.Read", "offline_access"}, dead: "invalid_grant"},
 		{vendor: "AtlassianOauth2", scopes: []string{"read:jira-work", "offline_access"}, sent: url.Values{"audience": {"api.atlassian.com"}, "prompt": {"consent"}},
 			granted: []string{"read:jira-work", "offline_access"}, lifetime: time.Hour, dead: "invalid_grant"},
 		{vendor: "XOauth2", scopes: []string{"tweet.read", "offline.access"}, sent: url.Values{"code_challenge_method": {"S256"}},
@@ -117,7 +120,7 @@ func (j journey) walk(t *testing.T, catalogue *oauth.Catalogue) {
 	if diff := cmp.Diff(j.attributes, first.Attributes); diff != "" {
 		t.Errorf("attributes (-want +got)\n%s", diff)
 	}
-	second, err := c.Refresh(t.Context(), e, p, v, clientSecret(), first.RefreshToken, broker.TokenRequest{})
+	second, err := c.Refresh(t.Context(), e, p, v, clientSecret(), first.RefreshToken, broker.TokenRequest{Scopes: j.refresh})
 	if err != nil {
 		t.Fatalf("refresh: %v", err)
 	}

@@ -58,6 +58,7 @@ type Server struct {
 
 	http   *httptest.Server
 	manner manner // how it differs from the standard
+	entra  *entra // nil but for Microsoft
 
 	mu       sync.Mutex // guards the rest
 	rotate   bool
@@ -186,6 +187,11 @@ func (s *Server) Approve(authorizationURL string) (url.Values, error) {
 	code := rand.Text()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.entra != nil {
+		if err := s.entra.authorize(q); err != nil {
+			return nil, err
+		}
+	}
 	s.codes[code] = q
 	return url.Values{"code": {code}, "state": {q.Get("state")}, "iss": {s.URL}}, nil
 }
@@ -257,7 +263,11 @@ func (s *Server) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status, members, asked := s.tokenLocked(r)
+	answer := s.tokenLocked
+	if s.entra != nil {
+		answer = s.entraTokenLocked
+	}
+	status, members, asked := answer(r)
 	if asked != nil && s.idToken != nil {
 		members["id_token"] = s.idTokenLocked()
 	}

@@ -21,6 +21,9 @@ func NewVendor(tb testing.TB, name string) *Server {
 	s := newServer()
 	m.ends = endings()[name]
 	s.manner, s.rotate = m, !m.keeps
+	if name == Microsoft {
+		s.entra = newEntra()
+	}
 	s.start(tb)
 	return s
 }
@@ -104,6 +107,7 @@ func vendors() map[string]manner {
 		"GithubOauth2":     {write: github},
 		"SlackOauth2":      {noPKCE: true, write: slack},
 		"SalesforceOauth2": {keeps: true, write: salesforce, needs: func(q url.Values) bool { return has(q, "refresh_token") }},
+		Microsoft:          {postOnly: true, pkce: true, keeps: true},
 		"AtlassianOauth2": {postOnly: true, params: map[string]string{"audience": "api.atlassian.com", "prompt": "consent"},
 			needs: func(q url.Values) bool { return has(q, "offline_access") }},
 		"XOauth2": {basicOnly: true, pkce: true, needs: func(q url.Values) bool { return has(q, "offline.access") }},
