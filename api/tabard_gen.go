@@ -641,17 +641,18 @@ type CreatePrincipalResponse struct {
 
 // CreateTrustedIssuerRequest is the input of CreateTrustedIssuer.
 type CreateTrustedIssuerRequest struct {
-	Issuer       string            `json:"issuer"`             // required; 1..2048 characters
-	Audiences    []string          `json:"audiences,omitzero"` // each 1..2048 characters
-	ClientIDs    []string          `json:"clientIds,omitzero"` // each 1..2048 characters
-	TokenUse     TokenUse          `json:"tokenUse,omitempty" api:"nonzero"`
-	Workloads    []string          `json:"workloads,omitzero"`                   // 0..100 entries; each 1..255 characters [A-Za-z0-9_.*-]+
-	Claims       map[string]string `json:"claims,omitzero"`                      // 0..20 entries
-	SubjectClaim string            `json:"subjectClaim,omitempty" api:"nonzero"` // 1..128 characters
-	JWKSURI      string            `json:"jwksUri,omitempty" api:"nonzero"`      // 1..2048 characters
-	JWKS         string            `json:"jwks,omitempty" api:"nonzero"`         // 1..65536 characters
-	Userinfo     bool              `json:"userinfo,omitempty"`
-	PolicyClaims []string          `json:"policyClaims,omitzero"` // 0..20 entries; each 1..128 characters
+	Issuer            string            `json:"issuer"`             // required; 1..2048 characters
+	Audiences         []string          `json:"audiences,omitzero"` // each 1..2048 characters
+	ClientIDs         []string          `json:"clientIds,omitzero"` // each 1..2048 characters
+	TokenUse          TokenUse          `json:"tokenUse,omitempty" api:"nonzero"`
+	Workloads         []string          `json:"workloads,omitzero"`                   // 0..100 entries; each 1..255 characters [A-Za-z0-9_.*-]+
+	Claims            map[string]string `json:"claims,omitzero"`                      // 0..20 entries
+	SubjectClaim      string            `json:"subjectClaim,omitempty" api:"nonzero"` // 1..128 characters
+	JWKSURI           string            `json:"jwksUri,omitempty" api:"nonzero"`      // 1..2048 characters
+	JWKS              string            `json:"jwks,omitempty" api:"nonzero"`         // 1..65536 characters
+	Userinfo          bool              `json:"userinfo,omitempty"`
+	PolicyClaims      []string          `json:"policyClaims,omitzero"` // 0..20 entries; each 1..128 characters
+	BackchannelLogout bool              `json:"backchannelLogout,omitempty"`
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -2802,20 +2803,21 @@ func checkTrustedClientId(s string) string {
 
 // TrustedIssuer is a structure of the model.
 type TrustedIssuer struct {
-	Issuer           string            `json:"issuer"`             // required; 1..2048 characters
-	Audiences        []string          `json:"audiences,omitzero"` // each 1..2048 characters
-	ClientIDs        []string          `json:"clientIds,omitzero"` // each 1..2048 characters
-	TokenUse         TokenUse          `json:"tokenUse"`           // required
-	Workloads        []string          `json:"workloads,omitzero"` // 0..100 entries; each 1..255 characters [A-Za-z0-9_.*-]+
-	Claims           map[string]string `json:"claims,omitzero"`    // 0..20 entries
-	SubjectClaim     string            `json:"subjectClaim"`       // required; 1..128 characters
-	JWKSURI          string            `json:"jwksUri,omitempty"`  // 1..2048 characters
-	JWKSSource       JwksSource        `json:"jwksSource"`         // required
-	Userinfo         bool              `json:"userinfo,omitempty"`
-	Source           IssuerSource      `json:"source"` // required
-	CreatedTime      Timestamp         `json:"createdTime,omitzero"`
-	PolicyClaims     []string          `json:"policyClaims,omitzero"`
-	LoginRedirectURI string            `json:"loginRedirectUri"` // required
+	Issuer               string            `json:"issuer"`             // required; 1..2048 characters
+	Audiences            []string          `json:"audiences,omitzero"` // each 1..2048 characters
+	ClientIDs            []string          `json:"clientIds,omitzero"` // each 1..2048 characters
+	TokenUse             TokenUse          `json:"tokenUse"`           // required
+	Workloads            []string          `json:"workloads,omitzero"` // 0..100 entries; each 1..255 characters [A-Za-z0-9_.*-]+
+	Claims               map[string]string `json:"claims,omitzero"`    // 0..20 entries
+	SubjectClaim         string            `json:"subjectClaim"`       // required; 1..128 characters
+	JWKSURI              string            `json:"jwksUri,omitempty"`  // 1..2048 characters
+	JWKSSource           JwksSource        `json:"jwksSource"`         // required
+	Userinfo             bool              `json:"userinfo,omitempty"`
+	Source               IssuerSource      `json:"source"` // required
+	CreatedTime          Timestamp         `json:"createdTime,omitzero"`
+	PolicyClaims         []string          `json:"policyClaims,omitzero"`
+	LoginRedirectURI     string            `json:"loginRedirectUri"` // required
+	BackchannelLogoutURI string            `json:"backchannelLogoutUri,omitempty"`
 }
 
 func checkTrustedIssuerUrl(s string) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -35,6 +36,7 @@ func issuerAdd(t terminal, f *finder) *cobra.Command {
 			"tabard issuer add https://login.microsoftonline.com/TENANT/v2.0 --audience APP --subject-claim oid", "Entra: sub differs in each application",
 			"tabard issuer add https://idp.internal --audience my-app --claim email_verified=true --workload 'calendar-*'", "narrower",
 			"tabard issuer add https://idp.internal --audience my-app --policy-claim groups --policy-claim acr", "policies may ask for the user's groups",
+			"tabard issuer add https://idp.internal --audience my-app --backchannel-logout", "users who sign out there end their tokens here",
 			"tabard issuer add https://idp.internal --audience my-app --jwks-file keys.json", "keys from a file"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -52,6 +54,7 @@ func issuerAdd(t terminal, f *finder) *cobra.Command {
 	flags.StringVar(&keys, "jwks-file", "", "`file` with the issuer's keys, a JWK set")
 	flags.BoolVar(&q.Userinfo, "userinfo", false, "allow asking the issuer's UserInfo endpoint, for which the user's token is kept")
 	flags.StringArrayVar(&q.PolicyClaims, "policy-claim", nil, "`claim` that policies may ask for, such as groups; may be given again")
+	flags.BoolVar(&q.BackchannelLogout, "backchannel-logout", false, "end the tokens of users who sign out at the issuer, whose client has the LOGOUT URL that is shown as its backchannel_logout_uri")
 	complete(cmd, "token-use", oneOf("access", "id", "any"))
 	var out output
 	out.addFlag(cmd, t)
@@ -142,6 +145,7 @@ func issuerColumns() []column[api.TrustedIssuer] {
 		{name: "KEYS", text: func(i row) string { return string(i.JWKSSource) }},
 		{name: "POLICY CLAIMS", text: func(i row) string { return list(i.PolicyClaims) }},
 		{name: "SOURCE", text: func(i row) string { return string(i.Source) }},
+		{name: "LOGOUT URL", text: func(i row) string { return cmp.Or(i.BackchannelLogoutURI, "-") }},
 	}
 }
 

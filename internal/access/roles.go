@@ -120,6 +120,8 @@ const (
 	Callback      Action = "Callback"      // the provider sent the browser back
 	RedeemCode    Action = "RedeemCode"    // a held code was exchanged
 	RefreshTokens Action = "RefreshTokens" // a refresh token was used
+
+	BackchannelLogout Action = "BackchannelLogout" // a user's issuer told that the user signed out
 )
 
 // Rule names who may perform an action besides root, where there are no policies. What a role's rights are, and what no

@@ -13,7 +13,7 @@ func (s *server) issuerRoutes() {
 		i, err := s.Identity.CreateIssuer(ctx, c, identity.Issuer{
 			URL: q.Issuer, Audiences: q.Audiences, ClientIDs: q.ClientIDs, TokenUse: identity.TokenUse(q.TokenUse), Workloads: q.Workloads,
 			Claims: q.Claims, SubjectClaim: q.SubjectClaim, JWKSURI: q.JWKSURI, JWKS: []byte(q.JWKS), UserInfo: q.Userinfo,
-			PolicyClaims: q.PolicyClaims,
+			PolicyClaims: q.PolicyClaims, BackchannelLogout: q.BackchannelLogout,
 		})
 		if err != nil {
 			return nil, err
@@ -55,6 +55,9 @@ func (s *server) issuerOf(account access.Account, i identity.Issuer) api.Trusted
 		a.JWKSSource = api.JwksSourceDocument
 	case i.JWKSURI != "":
 		a.JWKSSource = api.JwksSourceURI
+	}
+	if i.BackchannelLogout {
+		a.BackchannelLogoutURI = s.Identity.BackchannelURI(account, i.URL)
 	}
 	if i.FromConfig {
 		a.Source = api.IssuerSourceConfig

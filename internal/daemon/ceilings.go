@@ -16,6 +16,7 @@ type Bounds struct {
 	ReleasesPerMinute int64 // 0 or negative: none
 	DelegationDays    int64 // how far ahead a delegation may end; 0 means 90
 	AuditKeepDays     int64 // how long every record of the trail stays; 0 means 30, negative no time
+	UserTokenHours    int64 // how long a token of a user lives whose issuer has back-channel logout; 0 means 1
 }
 
 // maxBound is the largest value of a bound that can be set.
@@ -45,9 +46,14 @@ func (b Bounds) auditKeep() time.Duration {
 	return time.Duration(max(0, b.AuditKeepDays)) * 24 * time.Hour
 }
 
+// userTokenLife is how long a workload access token that is made of a user's JWT may live.
+func (b Bounds) userTokenLife() time.Duration {
+	return max(identity.UserTokenLife, time.Duration(b.UserTokenHours)*time.Hour)
+}
+
 // isBound reports whether the setting is a number of Bounds.
 func isBound(name string) bool {
-	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days" || name == "audit-keep-days"
+	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days" || name == "audit-keep-days" || name == "user-token-hours"
 }
 
 // set reads a setting of which isBound holds.
@@ -58,6 +64,8 @@ func (b *Bounds) set(name, value string) error {
 		least, most = 1, 3650
 	case "audit-keep-days":
 		most = 36500
+	case "user-token-hours":
+		least, most = 1, 24
 	}
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || n < least || n > most {
@@ -70,6 +78,8 @@ func (b *Bounds) set(name, value string) error {
 		if b.AuditKeepDays = n; n == 0 {
 			b.AuditKeepDays = -1 // said to be none
 		}
+	case "user-token-hours":
+		b.UserTokenHours = n
 	case "users-per-hour":
 		if b.UsersPerHour = n; n == 0 {
 			b.UsersPerHour = -1 // said to be none

@@ -30,7 +30,7 @@ func (s *Server) newIssuer(people *identity.Service) (http.Handler, error) {
 		Identity: people, Federation: s.workloads, Accounts: s.accounts, Admission: s.admission, Region: c.Region, Now: c.Now,
 	})
 	return issuer.New(issuer.Config{
-		Signing: s.signing, Exchange: s.exchange, Accounts: s.accounts, Authenticate: clients.Authenticate, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
+		Signing: s.signing, Exchange: s.exchange, Accounts: s.accounts, Authenticate: clients.Authenticate, Logout: people.BackchannelLogout, Now: c.Now, Log: c.Log, Observe: s.metrics.request,
 	})
 }
 
@@ -43,9 +43,9 @@ const (
 
 // ringOverlaps are how long a key of each ring that rotates opens what it sealed after another has taken its place: as long
 // as anything lives that is sealed under the ring, and the skew (threat B12).
-func ringOverlaps() map[vault.Ring]time.Duration {
+func ringOverlaps(b Bounds) map[vault.Ring]time.Duration {
 	return map[vault.Ring]time.Duration{
-		vault.RingTokens:   identity.UserTokenLife + ringSkew,
+		vault.RingTokens:   b.userTokenLife() + ringSkew,
 		vault.RingSessions: federation.MaxDuration + ringSkew,
 	}
 }
@@ -53,7 +53,9 @@ func ringOverlaps() map[vault.Ring]time.Duration {
 // sweepIssuer forgets exchanged tokens that have ended, and renews the keys that seal what lives for minutes.
 func (s *Server) sweepIssuer(ctx context.Context) error {
 	_, err := s.exchange.Sweep(ctx)
-	for ring, overlap := range ringOverlaps() {
+	_, forgetting := s.people.SweepLogouts(ctx)
+	err = errors.Join(err, forgetting)
+	for ring, overlap := range ringOverlaps(s.config.Bounds) {
 		_, rotating := s.vault.RotateRing(ctx, ring, ringAge, overlap)
 		err = errors.Join(err, rotating)
 	}

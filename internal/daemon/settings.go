@@ -61,6 +61,7 @@ func Settings() []Setting {
 		{Name: "users-per-hour", Default: "1000", Help: "users whose tokens an agent may have in an hour, where tabard workload ceilings says nothing else; 0 for no bound"},
 		{Name: "releases-per-minute", Default: "0", Help: "tokens and keys that an agent may have in a minute, likewise; 0 for no bound"},
 		{Name: "delegation-days", Default: "90", Help: "days that a user may delegate to an agent for at most"},
+		{Name: "user-token-hours", Default: "1", Help: "hours that a workload access token made of a user's JWT lives for at most; more than 1 only for issuers with back-channel logout"},
 		{Name: "vendors-file", Help: "file of provider vendors of your own (JSON, in the form of the built-in catalogue)"},
 		{Name: "root-access-key-id", EnvOnly: true, File: true, Help: "id of the root access key (default: made at first start)"},
 		{Name: "root-secret-access-key", EnvOnly: true, File: true, Help: "secret of the root access key"},
@@ -87,6 +88,7 @@ type issuerEntry struct {
 	JWKSFile     string            `yaml:"jwks-file"`
 	UserInfo     bool              `yaml:"userinfo"`
 	PolicyClaims []string          `yaml:"policy-claims"`
+	Backchannel  bool              `yaml:"backchannel-logout"`
 }
 
 // Load reads the settings. An unknown setting, in any source, is an error that names it; so is what contradicts itself.
@@ -219,7 +221,7 @@ func (c *Config) addIssuers(path string, entries []issuerEntry) error {
 		i := identity.Issuer{
 			URL: e.Issuer, Audiences: e.Audiences, ClientIDs: e.ClientIDs, TokenUse: identity.TokenUse(e.TokenUse), Workloads: e.Workloads,
 			Claims: e.Claims, SubjectClaim: e.SubjectClaim, JWKSURI: e.JWKSURI, UserInfo: e.UserInfo,
-			PolicyClaims: e.PolicyClaims, FromConfig: true,
+			PolicyClaims: e.PolicyClaims, BackchannelLogout: e.Backchannel, FromConfig: true,
 		}
 		if e.JWKSFile != "" {
 			doc, err := os.ReadFile(e.JWKSFile)

@@ -66,7 +66,7 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 		"region": "eu-west-1", "account": "123456789012", "dev": "true", "tls-cert": "/c", "tls-key": "/t", "behind-tls-proxy": "true",
 		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16", "vendors-file": "/v",
 		"default-quota": "workload-identities=5,requests-per-second=9", "audit-sink": "file:/a", "audit-sink-token-file": "/b", "audit-sink-ca-file": "/e", "audit-checkpoint-file": "/f", "audit-keep-days": "7",
-		"users-per-hour": "50", "releases-per-minute": "600", "delegation-days": "30",
+		"users-per-hour": "50", "releases-per-minute": "600", "delegation-days": "30", "user-token-hours": "8",
 	}
 	companions := map[string]string{"tls-cert": "tls-key", "tls-key": "tls-cert", "behind-tls-proxy": "public-url"}
 	inFile := map[string]string{"dev": "true", "behind-tls-proxy": "true", "trusted-proxy": "[10.0.0.0/8, 192.168.1.0/24]", "allow-network": "[10.1.0.0/16]"}
@@ -114,12 +114,13 @@ func TestBounds(t *testing.T) {
 		"users-per-hour: 7":        {UsersPerHour: 7},
 		"releases-per-minute: 600": {ReleasesPerMinute: 600},
 		"delegation-days: 3":       {DelegationDays: 3},
+		"user-token-hours: 8":      {UserTokenHours: 8},
 	} {
 		if c := load(t, daemon.Sources{File: file(t, text)}); c.Bounds != want {
 			t.Errorf("%s: got %+v, want %+v", text, c.Bounds, want)
 		}
 	}
-	for name, value := range map[string]string{"users-per-hour": "-1", "releases-per-minute": "many", "delegation-days": "0"} {
+	for name, value := range map[string]string{"users-per-hour": "-1", "releases-per-minute": "many", "delegation-days": "0", "user-token-hours": "25"} {
 		refusedBy(t, daemon.Sources{Flags: map[string]string{name: value}}, name, "number")
 	}
 }
@@ -256,6 +257,7 @@ issuers:
     subject-claim: oid
     jwks-uri: https://login.example.com/keys
     userinfo: true
+    backchannel-logout: true
     policy-claims: [groups, hd]
   - issuer: https://idp.example.com
     audiences: [my-app]
@@ -264,7 +266,7 @@ issuers:
 		{
 			URL: "https://login.example.com", Audiences: []string{"my-app", "other"}, ClientIDs: []string{"web"}, TokenUse: identity.UseAccess,
 			Workloads: []string{"calendar-*"}, Claims: map[string]string{"email_verified": "true"}, SubjectClaim: "oid",
-			JWKSURI: "https://login.example.com/keys", UserInfo: true, PolicyClaims: []string{"groups", "hd"}, FromConfig: true,
+			JWKSURI: "https://login.example.com/keys", UserInfo: true, PolicyClaims: []string{"groups", "hd"}, BackchannelLogout: true, FromConfig: true,
 		},
 		{URL: "https://idp.example.com", Audiences: []string{"my-app"}, JWKS: []byte(`{"keys":[]}`), FromConfig: true},
 	}

@@ -122,20 +122,23 @@ func (s *Service) CreateDelegation(ctx context.Context, caller access.Caller, n 
 		return DelegationView{}, err
 	}
 	facts := access.Facts{Workload: w.Name, WorkloadUID: w.UID}
-	user, ref, err := s.presented(ctx, caller, action, facts, w.Name, n.JWT)
+	verified, ref, err := s.presented(ctx, caller, action, facts, w.Name, n.JWT)
 	if err != nil {
 		return DelegationView{}, err
 	}
 	facts.UserRef = ref
-	now, down, err := s.stand(ctx, w, user, ref)
+	now, down, err := s.stand(ctx, w, verified.User, ref)
 	if err != nil {
+		return DelegationView{}, err
+	}
+	if _, err := s.signedIn(ctx, caller.Account, verified.proof); err != nil { // once more, as in mint
 		return DelegationView{}, err
 	}
 	if down != nil {
 		return DelegationView{}, s.refuseFallen(ctx, caller, action, facts, fault.Wrap(fault.Denied, down, "%s", down.known()))
 	}
 	d := Delegation{
-		Account: caller.Account, ID: newID("dlg-"), Workload: w.UID, WorkloadName: w.Name, UserRef: ref, Issuer: user.Issuer, Until: n.Until,
+		Account: caller.Account, ID: newID("dlg-"), Workload: w.UID, WorkloadName: w.Name, UserRef: ref, Issuer: verified.Issuer, Until: n.Until,
 		UserEpoch: now.user, IssuerEpoch: now.issuer, CreatedBy: caller.Name, Created: s.now(),
 	}
 	if err := s.checkUntil(n.Until); err != nil {
@@ -149,7 +152,7 @@ func (s *Service) CreateDelegation(ctx context.Context, caller access.Caller, n 
 			return DelegationView{}, err
 		}
 	}
-	if err := s.RememberUser(ctx, caller.Account, user); err != nil {
+	if err := s.RememberUser(ctx, caller.Account, verified.User); err != nil {
 		return DelegationView{}, err
 	}
 	if err := s.store.CreateDelegation(ctx, d, maxDelegations); err != nil {
@@ -161,17 +164,17 @@ func (s *Service) CreateDelegation(ctx context.Context, caller access.Caller, n 
 
 // presented returns the user whom a JWT proves for the workload identity, and the reference. A JWT that is turned away is
 // recorded.
-func (s *Service) presented(ctx context.Context, caller access.Caller, action access.Action, facts access.Facts, workload string, jwt secret.Text) (User, string, error) {
+func (s *Service) presented(ctx context.Context, caller access.Caller, action access.Action, facts access.Facts, workload string, jwt secret.Text) (VerifiedUser, string, error) {
 	verified, err := s.VerifyUser(ctx, caller.Account, workload, jwt)
 	if errors.Is(err, fault.Unauthenticated) || errors.Is(err, fault.Invalid) {
 		facts.Outcome, facts.Detail = "refused", clip(fault.Public(err).Msg)
-		return User{}, "", s.guard.Refuse(ctx, caller, action, "user-token", facts, err)
+		return VerifiedUser{}, "", s.guard.Refuse(ctx, caller, action, "user-token", facts, err)
 	}
 	if err != nil {
-		return User{}, "", err
+		return VerifiedUser{}, "", err
 	}
 	ref, err := s.UserRef(ctx, caller.Account, verified.User)
-	return verified.User, ref, err
+	return verified, ref, err
 }
 
 func (s *Service) checkUntil(until time.Time) error {

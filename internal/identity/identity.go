@@ -44,6 +44,10 @@ type Config struct {
 	Issuers  []Issuer         // from the configuration file. One without an Account is trusted in every account.
 
 	MaxDelegation time.Duration // how far ahead a delegation may end; MaxDelegation by default
+
+	// UserTokenLife is how long a workload access token lives that was made of a user's JWT whose issuer has back-channel
+	// logout; UserTokenLife by default, and never less. For all others it is UserTokenLife.
+	UserTokenLife time.Duration
 }
 
 // Service answers who is who. Every method that takes a caller decides and records through the Guard itself.
@@ -60,8 +64,10 @@ type Service struct {
 	config   []Issuer // sorted by URL
 
 	maxDelegation time.Duration
+	longestLife   time.Duration // of a workload access token
 
-	uses uses // of access keys, on their way to the store
+	logouts gates // of logout tokens that are being worked on
+	uses    uses  // of access keys, on their way to the store
 }
 
 // New checks the configuration and returns a Service. It contacts nobody.
@@ -81,6 +87,7 @@ func New(c Config) (*Service, error) {
 	s := &Service{
 		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
 		keys: keyring.New(c.Keys, keysOf, c.Now), userInfo: c.UserInfo, maxDelegation: c.MaxDelegation,
+		longestLife: max(c.UserTokenLife, UserTokenLife),
 	}
 	config, err := configIssuers(c.Issuers, c.Dev)
 	if err != nil {

@@ -177,6 +177,9 @@ func checkIssuer(i Issuer, dev bool) (Issuer, error) {
 	if i.SubjectClaim == "" {
 		i.SubjectClaim = defaultSubject
 	}
+	if i.BackchannelLogout && i.SubjectClaim != defaultSubject {
+		return i, fault.Field("backchannelLogout", "cannot be had with the subject claim %s: a logout token names the user by sub", clip(i.SubjectClaim))
+	}
 	switch i.TokenUse {
 	case "":
 		i.TokenUse = UseAny

@@ -126,7 +126,7 @@ func (s *Service) VerifyLogin(ctx context.Context, c LoginClient, workloadName s
 		return VerifiedUser{}, badToken("was given to another client")
 	}
 	i.Audiences, i.ClientIDs, i.TokenUse, i.anyAudience = []string{c.ClientID}, nil, UseID, false
-	return i.accept(t, s.now())
+	return s.examine(ctx, c.Account, i, t)
 }
 
 // UserByRef returns the user whom RememberUser stored under ref, or NotFound.

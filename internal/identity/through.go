@@ -63,7 +63,7 @@ func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, su
 		return Through{}, s.refuseThrough(ctx, caller, facts, bad)
 	}
 	b := tokenBody{user: t.User, expires: s.now().Add(TokenLife), authenticated: t.AuthTime, delegation: t.Delegation(),
-		actors: append([]string{from.UID}, t.Actors()...), claims: t.Claims}
+		actors: append([]string{from.UID}, t.Actors()...), claims: t.Claims, session: t.session}
 	if t.Expires.Before(b.expires) {
 		b.expires = t.Expires
 	}
@@ -145,13 +145,18 @@ type Ground struct {
 	Epochs     [3]int64
 	Actors     []string
 	Since      time.Time // when the token was minted
+
+	// The sign-in of the user at an issuer with back-channel logout, "" for none, and its epoch.
+	Session      string
+	SessionEpoch int64
 }
 
 // Ground returns what t rests on. A token that was minted under a delegation has none: nothing is made of it that the
 // delegation does not name.
 func (t Token) Ground() (Ground, bool) {
 	g := Ground{Workload: t.WorkloadUID, Generation: t.Generation, UserRef: t.UserRef, Issuer: t.User.Issuer,
-		Epochs: [3]int64{t.epochs.workload, t.epochs.user, t.epochs.issuer}, Actors: slices.Clone(t.Actors()), Since: t.Issued}
+		Epochs: [3]int64{t.epochs.workload, t.epochs.user, t.epochs.issuer}, Actors: slices.Clone(t.Actors()), Since: t.Issued,
+		Session: t.session.key, SessionEpoch: t.session.epoch}
 	return g, t.Delegation() == ""
 }
 
@@ -171,6 +176,9 @@ func (s *Service) Holds(ctx context.Context, account access.Account, g Ground) (
 	}
 	if (epochs{g.Epochs[0], g.Epochs[1], g.Epochs[2]}).before(now) {
 		return false, nil
+	}
+	if over, err := s.ended(ctx, account, signIn{g.Session, g.SessionEpoch}); err != nil || over {
+		return false, err
 	}
 	err = s.actorsStand(ctx, account, g.Actors, g.Since)
 	if errors.Is(err, fault.Unauthenticated) {

@@ -22,7 +22,8 @@ const (
 	// under a delegation, of another agent's token, or for the agent alone.
 	TokenLife = 15 * time.Minute
 
-	// UserTokenLife is how long one lives that was made of a user's JWT. It ends with the JWT if that is sooner.
+	// UserTokenLife is how long one lives that was made of a user's JWT, unless the configuration and the issuer allow for
+	// more. It ends with the JWT if that is sooner.
 	UserTokenLife = time.Hour
 
 	tokenPrefix = "wat1." // lets scanners find a token where it should not be
@@ -50,6 +51,7 @@ type Token struct {
 	Claims      string    // JSON object of the user's claims that policies may ask for; "" for none
 
 	epochs   epochs
+	session  signIn
 	retained *retained // nil where the user's token was not kept
 	lineage  *lineage  // nil where it was minted for a user who was there, by the agent itself
 }
@@ -132,7 +134,7 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	}
 	facts.Outcome = "minted"
 	outcome := s.guard.Event(ctx, caller, action, facts)
-	expires := now.Add(UserTokenLife)
+	expires := now.Add(s.lifeAt(verified.proof.key != ""))
 	if verified.Expires.Before(expires) {
 		expires = verified.Expires
 	}
@@ -140,7 +142,7 @@ func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, wor
 	if err != nil {
 		return Minted{}, err
 	}
-	minted, err := s.mint(ctx, receipt, w, tokenBody{user: verified.User, expires: expires, authenticated: verified.AuthTime, retained: kept, claims: verified.claims})
+	minted, err := s.mint(ctx, receipt, w, tokenBody{user: verified.User, expires: expires, authenticated: verified.AuthTime, retained: kept, claims: verified.claims, proof: verified.proof})
 	if err != nil {
 		return Minted{}, s.refuseFallen(ctx, caller, action, facts, err)
 	}
@@ -229,6 +231,11 @@ func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, 
 	if down != nil {
 		return Minted{}, fault.Wrap(fault.Denied, down, "%s", down.known())
 	}
+	if b.proof.key != "" { // after the epochs were read: a logout since then is in what is read here, or is yet to come
+		if b.session, err = s.signedIn(ctx, w.Account, b.proof); err != nil {
+			return Minted{}, err
+		}
+	}
 	b.workload, b.generation, b.issued, b.epochs = w.UID, w.Generation, s.now(), now
 	_, _ = rand.Read(b.id[:]) // never fails
 	sealed, err := s.vault.SealServer(ctx, vault.RingTokens, s.tokenContext(w.Account), b.encode())
@@ -286,6 +293,14 @@ func (s *Service) OpenToken(ctx context.Context, account access.Account, wat sec
 	case b.epochs.before(now):
 		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token was revoked: mint a new one")
 	}
+	if over, err := s.ended(ctx, account, b.session); err != nil {
+		return Token{}, Workload{}, err
+	} else if over {
+		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the user has signed out, and the workload access token ended with that")
+	}
+	if err := s.shorten(ctx, account, &b); err != nil {
+		return Token{}, Workload{}, err
+	}
 	if err := s.checkDelegation(ctx, account, b, ref); err != nil {
 		return Token{}, Workload{}, err
 	}
@@ -296,7 +311,7 @@ func (s *Service) OpenToken(ctx context.Context, account access.Account, wat sec
 	return Token{
 		Account: account, WorkloadUID: b.workload, Generation: b.generation, User: b.user, UserRef: ref,
 		Issued: b.issued, Expires: b.expires, Expired: !s.now().Before(b.expires), Hash: hex.EncodeToString(sum[:]),
-		AuthTime: b.authenticated, Claims: b.claims, epochs: b.epochs, retained: b.retained, lineage: b.lineage(),
+		AuthTime: b.authenticated, Claims: b.claims, epochs: b.epochs, session: b.session, retained: b.retained, lineage: b.lineage(),
 	}, w, nil
 }
 
@@ -323,4 +338,27 @@ func decodeToken(wat secret.Text) ([]byte, error) {
 // tokenContext is the associated data of a token: the server's public URL and the account, each behind its length.
 func (s *Service) tokenContext(account access.Account) []byte {
 	return appendField(appendField(nil, s.issuer), string(account))
+}
+
+// lifeAt is how long a token lives at most that is made of a user's JWT, with and without back-channel logout at its issuer.
+func (s *Service) lifeAt(backchannel bool) time.Duration {
+	if backchannel {
+		return s.longestLife
+	}
+	return UserTokenLife
+}
+
+// shorten ends a token after an hour that was to live for longer, where the setting or the issuer allow for that no more.
+func (s *Service) shorten(ctx context.Context, account access.Account, b *tokenBody) error {
+	if b.expires.Sub(b.issued) <= UserTokenLife {
+		return nil
+	}
+	i, err := s.trusted(ctx, account, b.user.Issuer)
+	if err != nil && !errors.Is(err, fault.Unauthenticated) {
+		return err
+	}
+	if end := b.issued.Add(s.lifeAt(err == nil && i.BackchannelLogout)); end.Before(b.expires) {
+		b.expires = end
+	}
+	return nil
 }

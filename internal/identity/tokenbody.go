@@ -12,7 +12,7 @@ import (
 // The text of a workload access token is "wat1." and, in base64url without padding, a value sealed under the server's
 // ring "workload-access-tokens" with tokenContext as associated data. The plaintext is, integers big endian:
 //
-//	1   version: 0x01, 0x02 or 0x03 where the fields at the end follow
+//	1   version: 0x01, or 0x02, 0x03 or 0x04 where the fields at the end follow
 //	16  random id
 //	8   issued, milliseconds since 1970
 //	8   expires, milliseconds since 1970
@@ -22,11 +22,11 @@ import (
 //	1   kind and how it was established: 0 none, 1 proven by a token of an issuer, 2 asserted by the caller
 //	2+n issuer, behind its length; empty unless the kind is 1
 //	2+n subject, behind its length; empty where the kind is 0
-//	    in versions 0x02 and 0x03 only:
+//	    in versions 0x02 to 0x04 only:
 //	8   when the user logged in, milliseconds since 1970; 0 where that is not known
 //	2+n handle of the row that keeps the user's token, behind its length; empty where it is not kept
 //	2+n share that opens that row: 32 bytes, or empty with the handle, behind its length
-//	    in version 0x03 only:
+//	    in versions 0x03 and 0x04 only:
 //	8   epoch of the workload identity
 //	8   epoch of the user; 0 without one
 //	8   epoch of the user's issuer; 0 without one
@@ -35,12 +35,16 @@ import (
 //	2+n uid of each, behind its length
 //	2+n claims of the user that policies may ask for, a JSON object of at most 2048 bytes, behind its length; empty
 //	    where there are none
+//	    in version 0x04 only:
+//	2+n key of the sign-in that the user's token is of, 64 hexadecimal digits, behind its length
+//	8   epoch of that key
 //
 // and nothing after it. A reader refuses any other version.
 const (
 	tokenFormat         = 0x01
 	tokenFormatRetained = 0x02
 	tokenFormatStanding = 0x03
+	tokenFormatSignIn   = 0x04
 )
 
 // Bounds of the fields of version 0x03. maxActors is the depth of delegation of RFC 8693 §4.1 that is accepted (threat
@@ -68,6 +72,9 @@ type tokenBody struct {
 	delegation string   // id of the delegation it was minted under
 	actors     []string // uids of the workload identities it came through, the latest first
 	claims     string   // JSON object of the user's claims that policies may ask for
+
+	session signIn // of an issuer with back-channel logout
+	proof   proof  // where session comes from; not encoded
 }
 
 // epochs are counters that rise when all tokens of before shall end. 0 where nothing was ever revoked.
@@ -91,7 +98,10 @@ func (b tokenBody) encode() []byte {
 	if !b.authenticated.IsZero() || b.retained != nil {
 		version = tokenFormatRetained
 	}
-	if b.standing() {
+	switch {
+	case b.session.key != "":
+		version = tokenFormatSignIn
+	case b.standing():
 		version = tokenFormatStanding
 	}
 	out := append([]byte{version}, b.id[:]...)
@@ -122,7 +132,11 @@ func (b tokenBody) encode() []byte {
 	for _, uid := range b.actors {
 		out = appendShort(out, uid)
 	}
-	return appendShort(out, b.claims)
+	out = appendShort(out, b.claims)
+	if version == tokenFormatStanding {
+		return out
+	}
+	return binary.BigEndian.AppendUint64(appendShort(out, b.session.key), uint64(b.session.epoch))
 }
 
 func appendUser(b []byte, u User) []byte {
@@ -151,7 +165,7 @@ func decodeTokenBody(p []byte) (tokenBody, error) {
 	b.issued, b.expires, b.generation = time.UnixMilli(r.number()), time.UnixMilli(r.number()), r.number()
 	b.workload = r.text()
 	kind, issuer, subject := r.take(1), r.text(), r.text()
-	known := version[0] >= tokenFormat && version[0] <= tokenFormatStanding
+	known := version[0] >= tokenFormat && version[0] <= tokenFormatSignIn
 	if version[0] >= tokenFormatRetained {
 		if at := r.number(); at != 0 {
 			b.authenticated = time.UnixMilli(at)
@@ -163,6 +177,12 @@ func decodeTokenBody(p []byte) (tokenBody, error) {
 	}
 	if version[0] >= tokenFormatStanding {
 		known = b.decodeStanding(&r) && known
+		if version[0] == tokenFormatStanding {
+			known = known && b.standing()
+		} else {
+			b.session = signIn{key: r.text(), epoch: r.number()}
+			known = known && b.session.key != ""
+		}
 	}
 	if r.short || len(r.rest) != 0 || !known {
 		return tokenBody{}, fault.Wrap(fault.Unauthenticated, errBody, "the workload access token is of another version of this server")
@@ -179,7 +199,7 @@ func decodeTokenBody(p []byte) (tokenBody, error) {
 	return b, nil
 }
 
-// decodeStanding reads the fields of version 0x03.
+// decodeStanding reads the fields of version 0x03, which 0x04 has too.
 func (b *tokenBody) decodeStanding(r *bodyReader) (known bool) {
 	b.epochs = epochs{workload: r.number(), user: r.number(), issuer: r.number()}
 	b.delegation = r.text()
@@ -191,7 +211,7 @@ func (b *tokenBody) decodeStanding(r *bodyReader) (known bool) {
 		b.actors = append(b.actors, r.text())
 	}
 	b.claims = r.text()
-	return len(b.claims) <= maxTokenClaims && b.standing()
+	return len(b.claims) <= maxTokenClaims
 }
 
 // bodyReader cuts fields off; after one that is too short everything it returns is zero.

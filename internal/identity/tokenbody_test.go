@@ -20,6 +20,8 @@ func TestTokenBodyVectors(t *testing.T) {
 		base.id[i] = byte(i)
 	}
 	user, full := base, base
+	signed := base
+	signed.user, signed.session = User{Kind: JWTUser, Issuer: "https://i.example", Subject: "alice"}, signIn{key: "0a1b", epoch: 258}
 	user.user, user.authenticated = User{Kind: JWTUser, Issuer: "https://i.example", Subject: "alice"}, time.UnixMilli(1_699_999_999_000)
 	user.retained = &retained{handle: "0f0e", share: secret.New("12345678901234567890123456789012")}
 	full.user = user.user
@@ -34,6 +36,8 @@ func TestTokenBodyVectors(t *testing.T) {
 		"0x02": {user, "02" + head + alice + "0000018bcfe56418" + "0004" + "30663065" + "0020" + "3132333435363738393031323334353637383930313233343536373839303132"},
 		"0x03": {full, "03" + head + alice + "0000000000000000" + "0000" + "0000" + "0000000000000001" + "0000000000000002" + "0000000000000102" +
 			"0005" + "646c672d31" + "02" + "0004" + "77692d62" + "0004" + "77692d63" + "0010" + "7b2267726f757073223a5b2261225d7d"},
+		"0x04": {signed, "04" + head + alice + "0000000000000000" + "0000" + "0000" + "0000000000000000" + "0000000000000000" + "0000000000000000" +
+			"0000" + "00" + "0000" + "0004" + "30613162" + "0000000000000102"},
 	} {
 		if got := hex.EncodeToString(c.body.encode()); got != c.hex {
 			t.Errorf("version %s: got %s, want %s", name, got, c.hex)
@@ -46,7 +50,7 @@ func TestTokenBodyVectors(t *testing.T) {
 		if err != nil {
 			t.Errorf("version %s: %v", name, err)
 		}
-		opts := []cmp.Option{cmp.AllowUnexported(tokenBody{}, epochs{}, retained{}), cmp.Comparer(func(a, b secret.Text) bool { return a.Equal(b) }), cmpopts.EquateEmpty()}
+		opts := []cmp.Option{cmp.AllowUnexported(tokenBody{}, epochs{}, retained{}, signIn{}, proof{}), cmp.Comparer(func(a, b secret.Text) bool { return a.Equal(b) }), cmpopts.EquateEmpty()}
 		if d := cmp.Diff(c.body, got, opts...); d != "" {
 			t.Errorf("version %s (-want +got):\n%s", name, d)
 		}
@@ -65,6 +69,7 @@ func TestTokenBodyVectors(t *testing.T) {
 func FuzzTokenBody(f *testing.F) {
 	f.Add(tokenBody{workload: "wi-a", user: User{Kind: UIDUser, Subject: "u"}}.encode())
 	f.Add(tokenBody{workload: "wi-a", epochs: epochs{workload: 1}, actors: []string{"x"}}.encode())
+	f.Add(tokenBody{workload: "wi-a", session: signIn{key: "k", epoch: 7}}.encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b, err := decodeTokenBody(raw)
 		if err != nil || raw[0] == tokenFormatRetained && b.authenticated.IsZero() && b.retained == nil {

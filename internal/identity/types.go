@@ -78,8 +78,11 @@ type Issuer struct {
 	JWKS         []byte            // a JWK set document given by an administrator, instead of a URI
 	UserInfo     bool              // the user's JWT may be kept to call the issuer's UserInfo endpoint
 	PolicyClaims []string          // names of the claims of the user's JWT that policies may ask for
-	FromConfig   bool              // from the configuration file, and so read-only
-	Created      time.Time
+
+	BackchannelLogout bool // it tells of logouts (OpenID Connect Back-Channel Logout 1.0), and its tokens may live longer
+
+	FromConfig bool // from the configuration file, and so read-only
+	Created    time.Time
 }
 
 // UserKind separates the namespaces of users.
@@ -109,6 +112,7 @@ type Store interface {
 	AssertionStore
 	StandingStore
 	DelegationStore
+	LogoutStore
 }
 
 // PrincipalStore keeps principals and their access keys.

@@ -27,6 +27,7 @@ type VerifiedUser struct {
 	userInfo bool   // the issuer was added with UserInfo
 	claims   string // JSON object of the claims that policies may ask for, "" for none
 	unfit    error  // why they do not fit into a workload access token
+	proof    proof  // the sign-in that it is of, where its issuer has back-channel logout
 }
 
 // VerifyUser checks a user's JWT for use with the workload identity of the given name: an issuer trusted in the
@@ -49,7 +50,7 @@ func (s *Service) VerifyUser(ctx context.Context, account access.Account, worklo
 	if err := s.verifySignature(ctx, account, i.Issuer, t); err != nil {
 		return VerifiedUser{}, err
 	}
-	u, err := i.accept(t, s.now())
+	u, err := s.examine(ctx, account, i, t)
 	if err != nil {
 		return VerifiedUser{}, err
 	}
@@ -73,7 +74,7 @@ func (s *Service) ExamineUser(ctx context.Context, account access.Account, jwt s
 	if err != nil {
 		return VerifiedUser{}, Issuer{}, err
 	}
-	u, err := i.accept(t, s.now())
+	u, err := s.examine(ctx, account, i, t)
 	if err == nil {
 		err = u.unfit
 	}

@@ -24,6 +24,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/exchange"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
@@ -48,7 +50,7 @@ const (
 // Paths lists the routes of this package, as patterns of http.ServeMux.
 func Paths() []string {
 	return []string{OpenIDPath, ServerPath, JWKSPath, TokenPath, IntrospectPath, RevokePath,
-		AccountOpenIDPath, AccountServerPath, AccountInsertedPath, AccountJWKSPath}
+		AccountOpenIDPath, AccountServerPath, AccountInsertedPath, AccountJWKSPath, identity.BackchannelPath}
 }
 
 // Config is what the documents are made from, and what answers the endpoints. Every field but Observe is required.
@@ -58,9 +60,11 @@ type Config struct {
 	Accounts Accounts
 	// Authenticate returns who sent a request, whose body has been read, all of it. It may set headers of the answer.
 	Authenticate func(w http.ResponseWriter, r *http.Request, body []byte) (access.Caller, error)
-	Now          func() time.Time
-	Log          *slog.Logger
-	Observe      func(route string, status int, took time.Duration) // for metrics
+	// Logout takes a logout token that was sent to the address of an issuer of users.
+	Logout  func(ctx context.Context, account access.Account, issuer string, token secret.Text) error
+	Now     func() time.Time
+	Log     *slog.Logger
+	Observe func(route string, status int, took time.Duration) // for metrics
 }
 
 // Accounts knows which accounts are issuers. *accounts.Service has it.
@@ -123,7 +127,8 @@ func New(c Config) (http.Handler, error) {
 		AccountJWKSPath: h.accountKeys} {
 		mux.HandleFunc(path, h.logged(path, do, http.MethodGet, http.MethodHead))
 	}
-	for path, do := range map[string]step{TokenPath: h.endpoint(h.token), IntrospectPath: h.endpoint(h.introspect), RevokePath: h.endpoint(h.revoke)} {
+	for path, do := range map[string]step{TokenPath: h.endpoint(h.token), IntrospectPath: h.endpoint(h.introspect), RevokePath: h.endpoint(h.revoke),
+		identity.BackchannelPath: h.backchannel} {
 		mux.HandleFunc(path, h.logged(path, do, http.MethodPost))
 	}
 	return mux, nil

@@ -48,7 +48,17 @@ type Token struct {
 // The type is none, JWT or at+jwt: a logout token, a DPoP proof or a security event is signed by the same key
 // (RFC 8725 §3.11).
 func Parse(noun string, token secret.Text) (Token, error) {
-	return parse(noun, token, "", "jwt", "at+jwt")
+	t, err := parse(noun, token, "", "jwt", "at+jwt")
+	if err == nil && t.Claims.Has("events") { // RFC 8417 §2.2: there are issuers that do not give them a type of their own
+		return Token{}, bad(noun, "is a security event, which names nobody here")
+	}
+	return t, err
+}
+
+// ParseLogout is Parse of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4, which advises the type and does not
+// require it).
+func ParseLogout(noun string, token secret.Text) (Token, error) {
+	return parse(noun, token, "", "jwt", "logout+jwt")
 }
 
 // ParseTyped is Parse of a token of exactly the one type, such as "at+jwt".

@@ -10,13 +10,14 @@ import (
 
 var _ exchange.Store = (*DB)(nil)
 
-const exchangedColumns = `account, jti, workload, generation, user_ref, issuer, workload_epoch, user_epoch, issuer_epoch, actors, since, expires, revoked`
+const exchangedColumns = `account, jti, workload, generation, user_ref, issuer, workload_epoch, user_epoch, issuer_epoch, actors, since, expires, revoked,
+	session, session_epoch`
 
 // AddExchanged implements exchange.Store.
 func (d *DB) AddExchanged(ctx context.Context, e exchange.Exchanged) error {
-	const query = `INSERT INTO exchanged_tokens (` + exchangedColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	const query = `INSERT INTO exchanged_tokens (` + exchangedColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 	_, err := d.exec(ctx, query, string(e.Account), e.ID, e.Workload, e.Generation, e.UserRef, e.Issuer, e.Epochs[0], e.Epochs[1], e.Epochs[2],
-		encodeList(e.Actors), millis(e.Since), millis(e.Expires), flag(e.Revoked))
+		encodeList(e.Actors), millis(e.Since), millis(e.Expires), flag(e.Revoked), e.Session, e.SessionEpoch)
 	return unique(err, "the id of an exchanged token exists already")
 }
 
@@ -27,7 +28,7 @@ func (d *DB) Exchanged(ctx context.Context, account access.Account, id string) (
 	var actors string
 	var since, expires int64
 	err := d.engine.read().row(ctx, query, string(account), id).Scan((*string)(&e.Account), &e.ID, &e.Workload, &e.Generation, &e.UserRef, &e.Issuer,
-		&e.Epochs[0], &e.Epochs[1], &e.Epochs[2], &actors, &since, &expires, &e.Revoked)
+		&e.Epochs[0], &e.Epochs[1], &e.Epochs[2], &actors, &since, &expires, &e.Revoked, &e.Session, &e.SessionEpoch)
 	if err == nil {
 		e.Since, e.Expires = fromMillis(since), fromMillis(expires)
 		e.Actors = decodeList[string](actors, &err)

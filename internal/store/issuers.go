@@ -11,13 +11,13 @@ import (
 )
 
 const issuerColumns = `account, url, audiences, client_ids, token_use, workloads, claims, subject_claim, jwks_uri, jwks,
-	user_info, policy_claims, from_config, created`
+	user_info, policy_claims, from_config, created, backchannel_logout`
 
 func scanIssuer(s scanner) (i identity.Issuer, err error) {
 	var audiences, clients, workloads, claims, asked string
 	var created int64
 	err = s.Scan((*string)(&i.Account), &i.URL, &audiences, &clients, (*string)(&i.TokenUse), &workloads, &claims,
-		&i.SubjectClaim, &i.JWKSURI, &i.JWKS, &i.UserInfo, &asked, &i.FromConfig, &created)
+		&i.SubjectClaim, &i.JWKSURI, &i.JWKS, &i.UserInfo, &asked, &i.FromConfig, &created, &i.BackchannelLogout)
 	if err != nil {
 		return i, err
 	}
@@ -30,10 +30,10 @@ func scanIssuer(s scanner) (i identity.Issuer, err error) {
 
 // CreateIssuer implements identity.IssuerStore. It returns a Conflict fault where the URL exists in the account.
 func (d *DB) CreateIssuer(ctx context.Context, i identity.Issuer) error {
-	const query = `INSERT INTO issuers (` + issuerColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	const query = `INSERT INTO issuers (` + issuerColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 	_, err := d.exec(ctx, query, string(i.Account), i.URL, encodeList(i.Audiences), encodeList(i.ClientIDs), string(i.TokenUse),
 		encodeList(i.Workloads), encodeMap(i.Claims), i.SubjectClaim, i.JWKSURI, blob(i.JWKS), flag(i.UserInfo),
-		encodeList(i.PolicyClaims), flag(i.FromConfig), millis(i.Created))
+		encodeList(i.PolicyClaims), flag(i.FromConfig), millis(i.Created), flag(i.BackchannelLogout))
 	return unique(err, "issuer %q exists already", i.URL)
 }
 

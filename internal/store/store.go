@@ -70,6 +70,7 @@ type DB struct {
 	apiKeys      cache[named, broker.APIKeyProvider]
 	trusts       cache[named, federation.Trust]
 	standings    cache[standingKey, identity.Standing]
+	loggedOut    cache[named, identity.LoggedOut]
 	// standingKinds says whether an account has any standing of a kind.
 	standingKinds  cache[standingKey, bool]
 	policyVersions cache[access.Account, int64]
