@@ -20,7 +20,8 @@ const (
 	logoutToken = "the logout token" // what sentences call it
 	maxLogoutID = 255                // bytes of the claims jti and sid
 
-	// maxLogoutLife is how long a logout token may be valid: as long as it is remembered. §2.4 advises two minutes.
+	// maxLogoutLife is how long a logout token may be valid: as long as it is remembered. Two minutes are advised (OpenID
+	// Connect Back-Channel Logout 1.0 §2.4).
 	maxLogoutLife = time.Hour
 
 	// logoutKept is how long a logout is remembered: whatever it ends has ended by itself then.
@@ -195,7 +196,8 @@ type logoutClaims struct {
 	issued, expires      time.Time
 }
 
-// logoutClaims checks the claims of a logout token whose signature was verified (§2.4, §2.6).
+// logoutClaims checks the claims of a logout token whose signature was verified (OpenID
+// Connect Back-Channel Logout 1.0 §2.4, §2.6).
 func (i trust) logoutClaims(c jws.Claims, now time.Time) (logoutClaims, error) {
 	var l logoutClaims
 	aud, err := c.Strings("aud")
