@@ -27,7 +27,7 @@ func served() []string {
 // behind stands between the agent and Tabard.
 type behind struct {
 	upstream *upstream
-	cache    *cache
+	minter   *minter
 	log      *slog.Logger
 	now      func() time.Time
 }
@@ -109,7 +109,7 @@ func (b *behind) pass(w http.ResponseWriter, r *http.Request, op api.Operation) 
 	}
 	body := secret.New(string(read))
 	clear(read)
-	got, err := b.upstream.call(r.Context(), op, body, r.Header)
+	got, err := b.upstream.call(r.Context(), op, b.minter.renew(r.Context(), body), r.Header)
 	if err != nil {
 		return nil, &wrongCall{status: http.StatusServiceUnavailable, exception: api.ExceptionServiceUnavailable, message: "tabard sidecar cannot ask Tabard now", err: err}
 	}
@@ -119,7 +119,7 @@ func (b *behind) pass(w http.ResponseWriter, r *http.Request, op api.Operation) 
 	case got.refusesUs():
 		return nil, &wrongCall{status: got.status, exception: got.exception(), message: got.ownRefused()}
 	case got.exception() == api.ExceptionUnauthorized:
-		b.cache.forget()
+		b.minter.cache.forget()
 	}
 	return got, nil
 }

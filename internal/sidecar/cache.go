@@ -12,8 +12,8 @@ import (
 const (
 	// maxKept bounds the cache: that many users are served without a second mint.
 	maxKept = 1024
-	// keepFor is how long a token is given out again. AWS's SDKs wait for a consent for ten minutes with one token, which
-	// lives for fifteen, and a user who was disabled meanwhile should not reach the agent for long.
+	// keepFor is how long a token is given out again. AWS's SDKs wait for a consent for ten minutes with one token, and a
+	// user who was disabled meanwhile should not reach the agent for long.
 	keepFor = time.Minute
 	// tokenSkew is how long before its end a token is no longer given out again.
 	tokenSkew = time.Minute

@@ -72,6 +72,9 @@ func (f *front) admit(p *passage, r *http.Request) (err error) {
 	if p.jwt, err = f.user(r); err != nil {
 		return err
 	}
+	if end := endOf(p.jwt); !end.IsZero() && end.Sub(f.now()) < tokenSkew {
+		return badToken("the bearer token has ended, or ends within a minute: send one that lives longer")
+	}
 	p.wat, err = f.minter.token(r.Context(), p.jwt)
 	p.session = session(r)
 	return err

@@ -34,6 +34,7 @@ type minter struct {
 	upstream *upstream
 	workload string
 	cache    *cache
+	renewals *renewals
 }
 
 // token returns a workload access token for the user of jwt or, where that is empty, for the agent alone. Errors are
@@ -63,6 +64,7 @@ func (m *minter) token(ctx context.Context, jwt secret.Text) (secret.Text, error
 	}
 	wat := secret.New(string(out.WorkloadAccessToken))
 	m.cache.put(key, mark, wat, out.ExpiresAt.Time)
+	m.renewals.put(wat, jwt, out.ExpiresAt.Time)
 	return wat, nil
 }
 

@@ -80,8 +80,8 @@ func New(ctx context.Context, c Config) (*Sidecar, error) {
 		return nil, err
 	}
 	to := newUpstream(c)
-	minter := &minter{upstream: to, workload: c.Workload, cache: newCache(maxKept, c.Now)}
-	front, behind := newFront(c, agent, minter), &behind{upstream: to, cache: minter.cache, log: c.Log, now: c.Now}
+	minter := &minter{upstream: to, workload: c.Workload, cache: newCache(maxKept, c.Now), renewals: newRenewals(maxKept, c.Now)}
+	front, behind := newFront(c, agent, minter), &behind{upstream: to, minter: minter, log: c.Log, now: c.Now}
 	s := &Sidecar{front: server(front, c.Log), behind: server(behind, c.Log), transports: []*http.Transport{to.transport, front.transport}}
 	s.behind.ReadTimeout, s.behind.WriteTimeout = headersWithin, answerWithin+headersWithin // the front may stream for hours
 	if s.frontAt, err = listen(ctx, "Addr", c.Addr); err != nil {
