@@ -52,6 +52,7 @@ function handler(issuer, config) {
     const body = JSON.parse(await text(req));
     if (what === 'client') memory.setClient(body);
     else if (what === 'outage') journal.outage(body.count, body.status);
+    else if (what === 'logout') await (await provider.Client.find(body.client)).backchannelLogout(body.user, body.session);
     else if (what === 'end-grants') return json(res, 200, { ended: memory.endGrants(body.user) });
     else return json(res, 404, { error: 'not_found' });
     return json(res, 200, {});
@@ -93,6 +94,7 @@ function settings(config, memory) {
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     findAccount: async (_ctx, id) => (config.users.includes(id) ? { accountId: id, claims: async () => claims(id) } : undefined),
     features: {
+      backchannelLogout: { enabled: true },
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       introspection: { enabled: true },

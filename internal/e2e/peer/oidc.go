@@ -24,6 +24,9 @@ type Client struct {
 	RedirectURIs []string // none: the client can do client_credentials only
 	AuthMethod   string   // token_endpoint_auth_method; client_secret_basic when empty
 	JWKSURI      string   // where the client publishes its keys, for private_key_jwt; it has no secret then
+
+	LogoutURI     string // where the client takes logout tokens (OpenID Connect Back-Channel Logout 1.0)
+	LogoutSession bool   // the client's ID tokens and logout tokens name the session
 }
 
 // OIDCConfig says what the provider knows. The zero value has no client and the users alice and bob.
@@ -134,6 +137,12 @@ func (o *OIDC) Register(t testing.TB, c Client) {
 func (o *OIDC) FailTokens(t testing.TB, n, status int) {
 	t.Helper()
 	o.administer(t, "outage", map[string]int{"count": n, "status": status}, nil)
+}
+
+// Logout sends the client a logout token of the user and, where the client asked for that, the session.
+func (o *OIDC) Logout(t testing.TB, client, user, session string) {
+	t.Helper()
+	o.administer(t, "logout", map[string]string{"client": client, "user": user, "session": session}, nil)
 }
 
 // EndGrants takes away everything that user has granted, as on a provider's account page, and returns the number of
@@ -264,6 +273,9 @@ func (c Client) wire() map[string]any {
 	}
 	if c.AuthMethod == "" {
 		w["token_endpoint_auth_method"] = "client_secret_basic"
+	}
+	if c.LogoutURI != "" {
+		w["backchannel_logout_uri"], w["backchannel_logout_session_required"] = c.LogoutURI, c.LogoutSession
 	}
 	if c.JWKSURI != "" {
 		w["token_endpoint_auth_method"], w["jwks_uri"] = "private_key_jwt", c.JWKSURI
