@@ -1190,7 +1190,8 @@ type EnablePrincipalResponse struct {
 
 // EnableTrustedIssuerRequest is the input of EnableTrustedIssuer.
 type EnableTrustedIssuerRequest struct {
-	Issuer string `json:"issuer"` // required; 1..2048 characters
+	Issuer          string `json:"issuer"` // required; 1..2048 characters
+	AcceptEndpoints bool   `json:"acceptEndpoints,omitempty"`
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.

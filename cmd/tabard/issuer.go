@@ -21,7 +21,11 @@ func newIssuer(t terminal) *cobra.Command {
 	var f finder
 	f.addFlags(cmd, t)
 	cmd.AddCommand(issuerAdd(t, &f), issuerList(t, &f), issuerLogin(t, &f), issuerRemove(&f))
-	addStandings(cmd, t, &f, issuerStandings())
+	var accept bool
+	addStandings(cmd, t, &f, issuerStandings(&accept))
+	if enable, _, err := cmd.Find([]string{"enable"}); err == nil {
+		enable.Flags().BoolVar(&accept, "accept-endpoints", false, "accept the hosts that the issuer's metadata names now; it need not be disabled")
+	}
 	return cmd
 }
 

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, quickExit)
+			e.Vars = append(e.Vars, quickExit, "ISSUER="+issuer())
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -30,6 +34,17 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// issuer is the URL of an issuer that publishes metadata and nothing else.
+var issuer = sync.OnceValue(func() string {
+	var web *httptest.Server
+	web = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/.well-known/openid-configuration" {
+			fmt.Fprintf(rw, `{"issuer":%q,"authorization_endpoint":"%[1]s/authorize","token_endpoint":"%[1]s/token","jwks_uri":"%[1]s/keys"}`, web.URL)
+		}
+	}))
+	return web.URL
+})
 
 // quickExit keeps the race detector, where it is built in, from waiting a second at the end of each process.
 const quickExit = "GORACE=atexit_sleep_ms=0"

@@ -36,7 +36,11 @@ func (s *server) standingRoutes() {
 		})
 	})
 	route(s, api.OpEnableTrustedIssuer, func(ctx context.Context, c access.Caller, q *api.EnableTrustedIssuerRequest) (*api.EnableTrustedIssuerResponse, error) {
-		at, err := s.Identity.EnableIssuer(ctx, c, q.Issuer)
+		enable := s.Identity.EnableIssuer
+		if q.AcceptEndpoints {
+			enable = s.Identity.AcceptEndpoints
+		}
+		at, err := enable(ctx, c, q.Issuer)
 		return stood(at, err, func(a *api.Standing) *api.EnableTrustedIssuerResponse {
 			return &api.EnableTrustedIssuerResponse{Standing: a}
 		})

@@ -294,14 +294,19 @@ func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor
 // an ending (threat C15). The flow goes on: once an administrator has accepted the new host the link works again.
 func (b *Broker) browserEndpoints(ctx context.Context, flow Flow, p Provider) (Endpoints, error) {
 	e, err := b.consentEndpoints(ctx, p)
+	return e, b.unlessMoved(ctx, flow, err)
+}
+
+// unlessMoved records, and makes an ending of, an error which says that metadata has moved.
+func (b *Broker) unlessMoved(ctx context.Context, flow Flow, err error) error {
 	if fault.CodeOf(err) != fault.Denied {
-		return e, err
+		return err
 	}
 	why := fault.Public(err).Msg
 	if err := b.flowEvent(ctx, access.Caller{}, flow, access.Authorize, "refused", why).Wait(ctx); err != nil {
-		return Endpoints{}, err
+		return err
 	}
-	return Endpoints{}, fault.Wrap(fault.Denied, errors.Join(&EndError{Ending: EndMoved}, err), "%s", why)
+	return fault.Wrap(fault.Denied, errors.Join(&EndError{Ending: EndMoved}, err), "%s", why)
 }
 
 // openFlow reads a flow that a browser acts in, with its provider, unless it has ended.

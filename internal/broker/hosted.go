@@ -128,7 +128,7 @@ func (b *Broker) signIn(ctx context.Context, flow Flow) (VisitURL, error) {
 	var to string
 	to, l.IssSent, err = b.login.SignInURL(ctx, client, SignInRequest{RedirectURI: b.LoginRedirectURI(flow.Account, client.Issuer), State: state, Verifier: verifier, Nonce: loginNonce(cookie)})
 	if err != nil {
-		return VisitURL{}, err
+		return VisitURL{}, b.unlessMoved(ctx, flow, err)
 	}
 	switch err := b.store.AddLogin(ctx, l, maxVisits); fault.CodeOf(err) {
 	case "":
@@ -200,7 +200,7 @@ func (b *Broker) SignedIn(ctx context.Context, a Answer) (VisitURL, error) {
 	}
 	token, err := b.login.SignInToken(ctx, client, clientSecret, CodeGrant{Code: a.Code, Verifier: verifier, RedirectURI: b.LoginRedirectURI(flow.Account, client.Issuer)})
 	if err != nil {
-		return VisitURL{}, signInFault(client, err)
+		return VisitURL{}, b.unlessMoved(ctx, flow, signInFault(client, err))
 	}
 	who, err := b.identity.VerifyLogin(ctx, client, flow.WorkloadName, token, loginNonce(a.Cookie))
 	if err != nil {

@@ -108,7 +108,7 @@ func newWorld(t testing.TB, secure bool) *world {
 	t.Cleanup(guard.Close)
 	dialer := oauth.New(oauth.Config{Dev: true, Now: w.clock.now})
 	t.Cleanup(dialer.Close)
-	people, err := identity.New(identity.Config{Store: db, Vault: v, Guard: guard, Keys: dialer, Issuer: w.url, Region: "us-east-1", Now: w.clock.now, Dev: true})
+	people, err := identity.New(identity.Config{Store: db, Vault: v, Guard: guard, Keys: dialer, Metadata: dialer, Issuer: w.url, Region: "us-east-1", Now: w.clock.now, Dev: true})
 	must(t, err)
 	catalogue, err := oauth.NewCatalogue()
 	must(t, err)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -33,12 +34,14 @@ type idp struct {
 	*httptest.Server
 	t   testing.TB
 	key *ecdsa.PrivateKey
+	kid string
 	now func() time.Time
 
 	Path     string // of the issuer, behind the server's address
 	User     string
-	Redirect string // the redirect URI that is registered for the client
-	Promises bool   // to name the issuer in its answers (RFC 9207 §3)
+	Redirect string         // the redirect URI that is registered for the client
+	Move     map[string]any // members of the metadata that are other than they were
+	Promises bool           // to name the issuer in its answers (RFC 9207 §3)
 	Change   func(claims map[string]any)
 
 	mu    sync.Mutex
@@ -46,7 +49,7 @@ type idp struct {
 }
 
 func newIDP(t testing.TB, now func() time.Time) *idp {
-	p := &idp{t: t, now: now, User: "alice", codes: map[string]url.Values{}}
+	p := &idp{t: t, now: now, kid: "ec", User: "alice", codes: map[string]url.Values{}}
 	var err error
 	p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -54,15 +57,17 @@ func newIDP(t testing.TB, now func() time.Time) *idp {
 	p.Server = httptest.NewServer(mux)
 	t.Cleanup(p.Close)
 	discovery := func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(map[string]any{
+		doc := map[string]any{
 			"issuer": p.issuer(), "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
 			"code_challenge_methods_supported": []string{"S256"}, "authorization_response_iss_parameter_supported": p.Promises,
-		})
+		}
+		maps.Copy(doc, p.Move)
+		_ = json.NewEncoder(w).Encode(doc)
 	}
 	mux.HandleFunc("GET /.well-known/openid-configuration", discovery)
 	mux.HandleFunc("GET /{realm}/.well-known/openid-configuration", discovery)
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(jwstest.Set(t, jwstest.Key(t, "ec", &p.key.PublicKey, nil)))
+		_, _ = w.Write(jwstest.Set(t, jwstest.Key(t, p.kid, &p.key.PublicKey, nil)))
 	})
 	mux.HandleFunc("GET /authorize", func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -107,7 +112,7 @@ func (p *idp) claims(user, aud string) map[string]any {
 }
 
 func (p *idp) sign(claims map[string]any) string {
-	return jwstest.Sign(p.t, "ES256", map[string]any{"kid": "ec"}, claims, p.key)
+	return jwstest.Sign(p.t, "ES256", map[string]any{"kid": p.kid}, claims, p.key)
 }
 
 // hosted is a world whose user alice is known by a token of an issuer with a login client.

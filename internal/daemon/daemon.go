@@ -158,7 +158,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 		issuers[i] = iss
 	}
 	people, err := identity.New(identity.Config{
-		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, UserInfo: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
+		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Metadata: dialer, UserInfo: dialer, Issuer: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev, Issuers: issuers,
 		MaxDelegation: c.Bounds.delegation(), UserTokenLife: c.Bounds.userTokenLife(),
 	})
 	if err != nil {

@@ -27,7 +27,7 @@ func (s *Server) newFederation(dialer *oauth.Client) (*federation.Service, error
 		return nil, err
 	}
 	return federation.New(federation.Config{
-		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Reviewer: reviewer, Server: c.PublicURL,
+		Store: s.db, Vault: s.vault, Guard: s.guard, Keys: dialer, Metadata: dialer, Reviewer: reviewer, Server: c.PublicURL,
 		Account: access.Account(c.Account), Now: c.Now, Dev: c.Dev,
 	})
 }

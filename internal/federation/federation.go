@@ -76,6 +76,7 @@ type Trust struct {
 type Store interface {
 	IssuerStore
 	RuleStore
+	keyring.Pins
 }
 
 // IssuerStore keeps workload issuers.
@@ -128,9 +129,10 @@ type Config struct {
 	Vault    Vault
 	Guard    *access.Guard
 	Keys     keyring.Source
-	Reviewer Reviewer       // nil where no issuer is asked about its tokens
-	Server   string         // the server's public URL: session credentials of another one do not open
-	Account  access.Account // the account that is meant where a bearer of a token names none
+	Metadata keyring.MetadataSource // what issuers' metadata leads to is pinned; nil where no metadata is followed
+	Reviewer Reviewer               // nil where no issuer is asked about its tokens
+	Server   string                 // the server's public URL: session credentials of another one do not open
+	Account  access.Account         // the account that is meant where a bearer of a token names none
 	Now      func() time.Time
 	Dev      bool // allow issuers with plain http on loopback
 }
@@ -153,7 +155,11 @@ func New(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Service{Config: c, keys: keyring.New(c.Keys, readKeys, c.Now)}, nil
+	keys := keyring.New(c.Keys, readKeys, c.Now)
+	if c.Metadata != nil {
+		keys.Pinned(c.Metadata, c.Store, keyring.WorkloadKeysPin)
+	}
+	return &Service{Config: c, keys: keys}, nil
 }
 
 const maxPage = 100

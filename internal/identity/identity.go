@@ -38,10 +38,11 @@ type Config struct {
 	Keys     KeySource
 	Issuer   string // the server's public URL: workload access tokens of another one do not open
 	Region   string
-	Now      func() time.Time // time.Now by default
-	Dev      bool             // trust every issuer on loopback, and allow issuers with plain http there
-	UserInfo UserInfoSource   // nil where no issuer is to be asked who a user is
-	Issuers  []Issuer         // from the configuration file. One without an Account is trusted in every account.
+	Now      func() time.Time       // time.Now by default
+	Dev      bool                   // trust every issuer on loopback, and allow issuers with plain http there
+	Metadata keyring.MetadataSource // what issuers' metadata leads to is pinned; nil where no metadata is followed
+	UserInfo UserInfoSource         // nil where no issuer is to be asked who a user is
+	Issuers  []Issuer               // from the configuration file. One without an Account is trusted in every account.
 
 	MaxDelegation time.Duration // how far ahead a delegation may end; MaxDelegation by default
 
@@ -56,7 +57,8 @@ type Service struct {
 	vault    Vault
 	guard    *access.Guard
 	keys     *keyring.Ring[jws.Set]
-	userInfo UserInfoSource // nil where no issuer is asked
+	metadata keyring.MetadataSource // nil where none is followed
+	userInfo UserInfoSource         // nil where no issuer is asked
 	issuer   string
 	region   string
 	now      func() time.Time
@@ -86,8 +88,11 @@ func New(c Config) (*Service, error) {
 	}
 	s := &Service{
 		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
-		keys: keyring.New(c.Keys, keysOf, c.Now), userInfo: c.UserInfo, maxDelegation: c.MaxDelegation,
+		keys: keyring.New(c.Keys, keysOf, c.Now), metadata: c.Metadata, userInfo: c.UserInfo, maxDelegation: c.MaxDelegation,
 		longestLife: max(c.UserTokenLife, UserTokenLife),
+	}
+	if c.Metadata != nil {
+		s.keys.Pinned(c.Metadata, c.Store, keyring.KeysPin)
 	}
 	config, err := configIssuers(c.Issuers, c.Dev)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/keyring"
 )
 
 // Bounds of an issuer's row.
@@ -42,9 +43,22 @@ func (s *Service) CreateIssuer(ctx context.Context, caller access.Caller, i Issu
 	if _, ok := s.configIssuer(caller.Account, i.URL); ok {
 		return Issuer{}, fault.New(fault.Conflict, "the issuer %s is trusted already, by the configuration file", i.URL)
 	}
+	var pins map[string]string
+	if i.UserInfo && s.metadata != nil { // users' tokens go there: whoever vouches for the issuer vouches for where it is now
+		var m keyring.Metadata
+		if m, pins, err = s.readMetadata(ctx, i.URL); err != nil {
+			return Issuer{}, err
+		}
+		if pins[keyring.UserInfoPin] == "" {
+			return Issuer{}, fault.Field("userinfo", "the metadata of the issuer %s names no UserInfo endpoint (%q)", i.URL, clip(m.UserInfo))
+		}
+	}
 	err = s.store.CreateIssuer(ctx, i)
 	if errors.Is(err, fault.Conflict) {
 		return Issuer{}, fault.Wrap(fault.Conflict, err, "the issuer %s is trusted already", i.URL)
+	}
+	if err == nil && len(pins) > 0 {
+		err = s.store.RepinIssuer(ctx, i.Account, i.URL, pins)
 	}
 	if err != nil {
 		return Issuer{}, err

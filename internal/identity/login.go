@@ -8,6 +8,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -20,11 +21,15 @@ type LoginClient struct {
 	Secret   vault.Sealed // empty for a public client
 	Scopes   []string     // openid is among them
 	Updated  time.Time
+
+	// Where the issuer's metadata led when the client was set. Another host gets nothing (threat M08).
+	Authorization, Token string
 }
 
 // LoginStore keeps login clients, and gives back what RememberUser stored.
 type LoginStore interface {
-	// SetLogin stores c in place of what the issuer had.
+	// SetLogin stores c in place of what the issuer had. It returns Conflict where another issuer of the account has the
+	// same client at the same authorization or token endpoint.
 	SetLogin(ctx context.Context, c LoginClient) error
 	// Login returns NotFound where the issuer has none.
 	Login(ctx context.Context, account access.Account, issuer string) (LoginClient, error)
@@ -46,7 +51,9 @@ func (c LoginClient) ref() vault.Ref {
 }
 
 // SetIssuerLogin gives a trusted issuer the client that hosted consent signs its users in with, in place of an earlier
-// one. It is NotFound for an issuer that is not trusted in the caller's account.
+// one. It is NotFound for an issuer that is not trusted in the caller's account. It reads the issuer's metadata now, and
+// from then on nothing goes to other hosts than those that it names: setting the client again accepts others. Two issuers
+// of an account with one client at one endpoint are a Conflict: nothing would tell their answers apart (RFC 9700 §4.4).
 func (s *Service) SetIssuerLogin(ctx context.Context, caller access.Caller, n NewLogin) error {
 	if !plainText(n.ClientID) {
 		return fault.Field("clientId", "%q is empty, too long or has a control character", clip(n.ClientID))
@@ -64,17 +71,37 @@ func (s *Service) SetIssuerLogin(ctx context.Context, caller access.Caller, n Ne
 	} else if err != nil {
 		return err
 	}
-	c := LoginClient{Account: caller.Account, Issuer: n.Issuer, ClientID: n.ClientID, Scopes: slices.Clone(n.Scopes), Updated: s.now()}
+	m, pins, err := s.readMetadata(ctx, n.Issuer)
+	if err != nil {
+		return err
+	}
+	c := LoginClient{
+		Account: caller.Account, Issuer: n.Issuer, ClientID: n.ClientID, Scopes: slices.Clone(n.Scopes), Updated: s.now(),
+		Authorization: keyring.Endpoint(m.Authorization), Token: keyring.Endpoint(m.Token),
+	}
+	if c.Authorization == "" || c.Token == "" {
+		return fault.Field("issuer", "the metadata of the issuer %s names no authorization or no token endpoint", n.Issuer)
+	}
 	if !slices.Contains(c.Scopes, "openid") {
 		c.Scopes = append([]string{"openid"}, c.Scopes...)
 	}
 	if !n.Secret.IsZero() {
-		var err error
 		if c.Secret, err = s.vault.Seal(ctx, c.ref(), n.Secret); err != nil {
 			return err
 		}
 	}
-	return s.store.SetLogin(ctx, c)
+	facts := access.Facts{Resource: n.Issuer, Outcome: "pinned", Detail: said(map[string]string{"authorization": keyring.Origin(c.Authorization), "token": keyring.Origin(c.Token)}, pins)}
+	if err := s.guard.Event(ctx, caller, access.SetIssuerLogin, facts).Wait(ctx); err != nil {
+		return err
+	}
+	err = s.store.SetLogin(ctx, c)
+	if errors.Is(err, fault.Conflict) {
+		return fault.Wrap(fault.Conflict, err, "another issuer of this account has the client %s at the same endpoint: give each issuer a client of its own, or remove the other", clip(n.ClientID))
+	}
+	if err != nil {
+		return err
+	}
+	return s.store.RepinIssuer(ctx, caller.Account, n.Issuer, pins)
 }
 
 // Login returns the login client of an issuer that is trusted for the workload identity now, and its secret. It is

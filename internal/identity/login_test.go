@@ -18,8 +18,10 @@ func (w *world) setLogin(scopes ...string) {
 	must(w.t, w.SetIssuerLogin(w.t.Context(), w.root, identity.NewLogin{Issuer: issuerURL, ClientID: "login", Secret: secret.New("canary-login"), Scopes: scopes}))
 }
 
+func withMetadata(c *identity.Config) { c.Metadata = &answering{} }
+
 func TestIssuerLogin(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, withMetadata)
 	ctx := t.Context()
 	login := func() (identity.LoginClient, secret.Text, error) { return w.Login(ctx, account, "agent-a", issuerURL) }
 	set := func(c access.Caller, n identity.NewLogin) error { return w.SetIssuerLogin(ctx, c, n) }
@@ -66,7 +68,7 @@ func TestIssuerLogin(t *testing.T) {
 
 // VerifyLogin is VerifyUser, and wants besides an ID token, for the login client, of one sign-in.
 func TestVerifyLogin(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, withMetadata)
 	w.trust(func(i *identity.Issuer) { i.Claims = map[string]string{"hd": "example.com"} })
 	w.setLogin()
 	c, _, err := w.Login(t.Context(), account, "agent-a", issuerURL)

@@ -113,6 +113,7 @@ type Store interface {
 	StandingStore
 	DelegationStore
 	LogoutStore
+	PinStore
 }
 
 // PrincipalStore keeps principals and their access keys.

@@ -9,15 +9,16 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
 // UserInfoSource asks issuers who a user is, through the guarded dialer.
 type UserInfoSource interface {
-	// UserInfo returns the claims that the issuer's UserInfo endpoint answers to the token (OIDC Core §5.3). It returns
-	// Invalid where the issuer has no such endpoint, does not accept the token or gives an answer that cannot be used, and
-	// Unavailable where it does not answer.
-	UserInfo(ctx context.Context, issuer string, token secret.Text) (map[string]json.RawMessage, error)
+	// UserInfo returns the claims that a UserInfo endpoint answers to the token (OIDC Core §5.3). It returns Invalid where
+	// the endpoint may not be used, does not accept the token or gives an answer that cannot be used, and Unavailable where
+	// it does not answer.
+	UserInfo(ctx context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error)
 }
 
 // UserDescription is who stands behind a workload access token.
@@ -63,14 +64,22 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 	if err != nil {
 		return UserInfo{}, err
 	}
-	if !i.UserInfo || s.userInfo == nil {
+	if !i.UserInfo || s.userInfo == nil || s.metadata == nil {
 		return UserInfo{}, fault.Field("workloadIdentityToken", "is of the issuer %s, which was not added with userinfo", i.URL)
 	}
 	jwt, err := s.RetainedToken(ctx, t, w)
 	if err != nil {
 		return UserInfo{}, err
 	}
-	claims, err := s.userInfo.UserInfo(ctx, i.URL, jwt)
+	endpoint, err := s.userInfoEndpoint(ctx, caller.Account, i.URL)
+	if errors.Is(err, fault.Denied) {
+		facts.Outcome, facts.Detail = "refused", fault.Public(err).Msg
+		err = s.guard.Refuse(ctx, caller, access.GetUserInfo, "endpoint-moved", facts, err)
+	}
+	if err != nil {
+		return UserInfo{}, err
+	}
+	claims, err := s.userInfo.UserInfo(ctx, endpoint, jwt)
 	if err != nil {
 		return UserInfo{}, err
 	}
@@ -93,6 +102,18 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 		return UserInfo{}, err
 	}
 	return info, nil
+}
+
+// userInfoEndpoint is where the issuer's metadata says that users' tokens may be shown, on the host that is pinned.
+func (s *Service) userInfoEndpoint(ctx context.Context, account access.Account, issuer string) (string, error) {
+	m, err := s.metadata.IssuerMetadata(ctx, issuer, false)
+	switch {
+	case err != nil:
+		return "", err
+	case m.UserInfo == "":
+		return "", fault.New(fault.Invalid, "the issuer's metadata names no UserInfo endpoint")
+	}
+	return m.UserInfo, keyring.Hold(ctx, s.store, account, issuer, keyring.UserInfoPin, m.UserInfo)
 }
 
 // userBehind opens the token for the action, and decides and records it.

@@ -1,14 +1,17 @@
 package identity_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -18,10 +21,20 @@ type answering struct {
 	err    error
 	issuer string
 	tokens []string
+
+	moved, authorize, token, keys string // where the UserInfo endpoint, and the others, are now
 }
 
-func (a *answering) UserInfo(_ context.Context, issuer string, token secret.Text) (map[string]json.RawMessage, error) {
-	a.issuer, a.tokens = issuer, append(a.tokens, token.Expose())
+// IssuerMetadata names endpoints at the issuer, or where a test moved them.
+func (a *answering) IssuerMetadata(_ context.Context, issuer string, _ bool) (keyring.Metadata, error) {
+	return keyring.Metadata{
+		Authorization: cmp.Or(a.authorize, issuer+"/authorize"), Token: cmp.Or(a.token, issuer+"/token"),
+		UserInfo: cmp.Or(a.moved, issuer+"/userinfo"), JWKS: cmp.Or(a.keys, issuer+"/keys"),
+	}, nil
+}
+
+func (a *answering) UserInfo(_ context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
+	a.issuer, a.tokens = strings.TrimSuffix(endpoint, "/userinfo"), append(a.tokens, token.Expose())
 	if a.err != nil {
 		return nil, a.err
 	}
@@ -32,7 +45,7 @@ func (a *answering) UserInfo(_ context.Context, issuer string, token secret.Text
 func userInfoWorld(t *testing.T, change ...func(*identity.Issuer)) (*world, *answering) {
 	t.Helper()
 	source := &answering{claims: `{"sub":"alice","name":"Alice A","preferred_username":"al","email":"a@example.com","email_verified":true,"groups":["x"]}`}
-	w := newWorld(t, func(c *identity.Config) { c.UserInfo = source })
+	w := newWorld(t, func(c *identity.Config) { c.UserInfo, c.Metadata = source, source })
 	w.trust(change...)
 	w.workload("agent-a", asserted())
 	return w, source

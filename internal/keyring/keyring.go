@@ -48,6 +48,10 @@ type Ring[K any] struct {
 	parse  func(i Issuer, doc []byte) (K, error)
 	now    func() time.Time
 
+	metadata MetadataSource // nil where the source follows metadata itself, which only tests do
+	pins     Pins
+	pin      string
+
 	mu   sync.Mutex // guards sets and what its entries point to
 	sets map[Issuer]*keySet[K]
 }
@@ -169,7 +173,12 @@ func (r *Ring[K]) fetchLocked(ctx context.Context, id Issuer, e *keySet[K]) {
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	doc, fetchErr := r.source.JWKS(ctx, id.URL, id.JWKSURI)
+	address, fetchErr := r.address(ctx, id)
+	if fetchErr != nil {
+		err = fetchErr
+		return
+	}
+	doc, fetchErr := r.source.JWKS(ctx, id.URL, address)
 	if fetchErr != nil {
 		err = fetchErr
 		return

@@ -3,9 +3,11 @@ package oauth
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/keyring"
 )
 
 // Inspect implements broker.Inspector. It fetches the document anew, and what it fetched serves the calls that follow.
@@ -29,6 +31,26 @@ func (c *Client) Inspect(ctx context.Context, p broker.Provider) (broker.Metadat
 		m.AuthMethods = nil
 	}
 	return m, nil
+}
+
+// IssuerMetadata implements keyring.MetadataSource.
+func (c *Client) IssuerMetadata(ctx context.Context, issuer string, anew bool) (keyring.Metadata, error) {
+	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+	if _, err := c.parseURL(address); anew && err == nil {
+		d, err := c.fetchMetadata(ctx, address)
+		if err != nil {
+			return keyring.Metadata{}, err
+		}
+		c.metadata.put(address, d)
+	}
+	d, err := c.discover(ctx, address)
+	if err == nil && d.Issuer != issuer {
+		err = fault.New(fault.Invalid, "the metadata of the issuer cannot be used: it names another issuer")
+	}
+	if err != nil {
+		return keyring.Metadata{}, err
+	}
+	return keyring.Metadata{Authorization: d.Authorization, Token: d.Token, UserInfo: d.UserInfo, JWKS: d.JWKS}, nil
 }
 
 // put stores a document that was fetched now.

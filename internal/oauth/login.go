@@ -9,6 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -60,7 +61,8 @@ func (c *Client) SignInToken(ctx context.Context, l identity.LoginClient, client
 	return secret.New(id), nil
 }
 
-// issuerOf resolves the issuer's addresses, and describes the login client as Redeem's kin want it.
+// issuerOf resolves the issuer's addresses, and describes the login client as Redeem's kin want it. Code, verifier,
+// secret and browser go only to the hosts that an administrator saw: metadata that leads elsewhere is Denied (threat M08).
 func (c *Client) issuerOf(ctx context.Context, l identity.LoginClient) (broker.Endpoints, broker.Provider, error) {
 	p := broker.Provider{
 		Name: l.Issuer, ClientID: l.ClientID, AuthMethod: broker.AuthBasic,
@@ -69,6 +71,13 @@ func (c *Client) issuerOf(ctx context.Context, l identity.LoginClient) (broker.E
 	e, err := c.Endpoints(ctx, p)
 	if err == nil && e.Issuer != l.Issuer {
 		err = fault.New(fault.Invalid, "the metadata of the issuer cannot be used: it names another issuer")
+	}
+	const accept = "setting its login client again: tabard issuer login"
+	if err == nil {
+		err = keyring.Unmoved(l.Issuer, "authorization", e.Authorization, keyring.Origin(l.Authorization), accept)
+	}
+	if err == nil {
+		err = keyring.Unmoved(l.Issuer, "token", e.Token, keyring.Origin(l.Token), accept)
 	}
 	return e, p, err
 }

@@ -7,32 +7,22 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strings"
 
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// UserInfo asks the issuer's UserInfo endpoint (OIDC Core §5.3.1), which its discovery document names, with the user's
-// token as bearer. It returns the members of the JSON answer, of at most 64 KiB. Invalid means that there is no such
-// endpoint, that it does not accept the token, or that its answer cannot be used; Unavailable that there was none. What
-// the issuer says beside the claims is not passed on: it may quote the token.
-func (c *Client) UserInfo(ctx context.Context, issuer string, token secret.Text) (map[string]json.RawMessage, error) {
-	d, err := c.discover(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
-	switch {
-	case err != nil:
-		return nil, err
-	case d.Issuer != issuer:
-		return nil, fault.New(fault.Invalid, "the metadata of the issuer cannot be used: it names another issuer")
-	case d.UserInfo == "":
-		return nil, fault.New(fault.Invalid, "the issuer's metadata names no UserInfo endpoint")
-	}
-	if _, err := c.parseURL(d.UserInfo); err != nil {
+// UserInfo asks an issuer's UserInfo endpoint (OIDC Core §5.3.1) with the user's token as bearer. It returns the members
+// of the JSON answer, of at most 64 KiB. Invalid means that the endpoint may not be used, that it does not accept the
+// token, or that its answer cannot be used; Unavailable that there was none. What the issuer says beside the claims is
+// not passed on: it may quote the token.
+func (c *Client) UserInfo(ctx context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
+	if _, err := c.parseURL(endpoint); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the address of the issuer's UserInfo endpoint cannot be used: %s", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.UserInfo, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the address of the issuer's UserInfo endpoint is malformed")
 	}

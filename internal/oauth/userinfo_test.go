@@ -1,6 +1,7 @@
 package oauth_test
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,12 +10,24 @@ import (
 
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/oauth"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
+var _ keyring.MetadataSource = (*oauth.Client)(nil)
 var _ identity.UserInfoSource = (*oauth.Client)(nil)
+
+// userInfo asks where the issuer's metadata says.
+func userInfo(t *testing.T, c *oauth.Client, issuer, token string) (map[string]json.RawMessage, error) {
+	t.Helper()
+	m, err := c.IssuerMetadata(t.Context(), issuer, true)
+	if err != nil {
+		return nil, err
+	}
+	return c.UserInfo(t.Context(), m.UserInfo, secret.New(token))
+}
 
 func TestUserInfo(t *testing.T) {
 	const token = "eyJ.user.jwt"
@@ -49,7 +62,7 @@ func TestUserInfo(t *testing.T) {
 			s.SetMetadata("userinfo_endpoint", endpoint.URL+"/userinfo")
 			client := oauth.New(oauth.Config{Dev: true})
 			t.Cleanup(client.Close)
-			claims, err := client.UserInfo(t.Context(), s.URL, secret.New(token))
+			claims, err := userInfo(t, client, s.URL, token)
 			if fault.CodeOf(err) != c.want || err != nil && strings.Contains(err.Error(), token) {
 				t.Fatalf("got %v, want code %q and not the token", err, c.want)
 			}
@@ -74,14 +87,14 @@ func TestE02_UserInfoEndpointIsDialledByTheRules(t *testing.T) {
 	} {
 		s.SetMetadata("userinfo_endpoint", address)
 		fresh := oauth.New(oauth.Config{Dev: true})
-		_, err := fresh.UserInfo(t.Context(), s.URL, secret.New("t"))
+		_, err := userInfo(t, fresh, s.URL, "t")
 		fresh.Close()
 		if fault.CodeOf(err) != want {
 			t.Errorf("%s: got %v, want code %s", address, err, want)
 		}
 	}
 	s.SetMetadata("userinfo_endpoint", nil)
-	if _, err := client.UserInfo(t.Context(), s.URL, secret.New("t")); fault.CodeOf(err) != fault.Invalid {
+	if _, err := userInfo(t, client, s.URL, "t"); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("no endpoint: got %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/federation"
+	"github.com/tabard-id/tabard/internal/keyring"
 )
 
 var _ federation.Store = (*DB)(nil)
@@ -82,6 +83,9 @@ func (d *DB) WorkloadIssuers(ctx context.Context, account access.Account, after 
 func (d *DB) DeleteWorkloadIssuer(ctx context.Context, account access.Account, url string) error {
 	n, err := d.exec(ctx, `DELETE FROM workload_issuers WHERE account = $1 AND url = $2`, string(account), url)
 	d.trusts.drop(named{account, url})
+	if err == nil {
+		_, err = d.exec(ctx, `DELETE FROM issuer_pins WHERE account = $1 AND issuer = $2 AND endpoint = $3`, string(account), url, keyring.WorkloadKeysPin)
+	}
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, "workload issuer %q does not exist", url)
 	}

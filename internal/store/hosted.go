@@ -11,17 +11,18 @@ import (
 )
 
 const (
-	loginColumns  = `account, issuer, client_id, secret, scopes, updated`
+	loginColumns  = `account, issuer, client_id, secret, scopes, updated, authorization_endpoint, token_endpoint`
 	hostedColumns = `state, flow, cookie, verifier, iss_sent, spent, session, allowed, created`
 )
 
 // SetLogin implements identity.LoginStore.
 func (d *DB) SetLogin(ctx context.Context, c identity.LoginClient) error {
-	const query = `INSERT INTO issuer_logins (` + loginColumns + `) VALUES ($1, $2, $3, $4, $5, $6)
+	const query = `INSERT INTO issuer_logins (` + loginColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT (account, issuer) DO UPDATE SET client_id = excluded.client_id, secret = excluded.secret,
-		scopes = excluded.scopes, updated = excluded.updated`
-	_, err := d.exec(ctx, query, string(c.Account), c.Issuer, c.ClientID, blob(c.Secret), encodeList(c.Scopes), millis(c.Updated))
-	return classify(err)
+		scopes = excluded.scopes, updated = excluded.updated, authorization_endpoint = excluded.authorization_endpoint,
+		token_endpoint = excluded.token_endpoint`
+	_, err := d.exec(ctx, query, string(c.Account), c.Issuer, c.ClientID, blob(c.Secret), encodeList(c.Scopes), millis(c.Updated), c.Authorization, c.Token)
+	return unique(err, "another issuer has the client at the same endpoint")
 }
 
 // Login implements identity.LoginStore.
@@ -34,7 +35,7 @@ func (d *DB) Login(ctx context.Context, account access.Account, issuer string) (
 func scanLogin(s scanner) (c identity.LoginClient, err error) {
 	var scopes string
 	var updated int64
-	if err = s.Scan((*string)(&c.Account), &c.Issuer, &c.ClientID, (*[]byte)(&c.Secret), &scopes, &updated); err != nil {
+	if err = s.Scan((*string)(&c.Account), &c.Issuer, &c.ClientID, (*[]byte)(&c.Secret), &scopes, &updated, &c.Authorization, &c.Token); err != nil {
 		return c, err
 	}
 	c.Secret, c.Scopes, c.Updated = sealed(c.Secret), decodeList[string](scopes, &err), fromMillis(updated)

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/store"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -14,7 +17,8 @@ import (
 func TestLoginClients(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
-		c := identity.LoginClient{Account: account, Issuer: "https://idp.example", ClientID: "login", Secret: vault.Sealed("sealed"), Scopes: []string{"openid"}, Updated: at}
+		c := identity.LoginClient{Account: account, Issuer: "https://idp.example", ClientID: "login", Secret: vault.Sealed("sealed"), Scopes: []string{"openid"}, Updated: at,
+			Authorization: "https://idp.example/authorize", Token: "https://idp.example/token"}
 		_, err := db.Login(ctx, account, c.Issuer)
 		wantCode(t, "unknown", err, fault.NotFound)
 		must(t, db.SetLogin(ctx, c))
@@ -33,6 +37,52 @@ func TestLoginClients(t *testing.T) {
 		wantCode(t, "unknown user", err, fault.NotFound)
 		must(t, db.RememberUser(ctx, account, "ref", vault.Sealed("user"), at))
 		wantEqual(t, "user", got[vault.Sealed](t)(db.SealedUser(ctx, account, "ref")), vault.Sealed("user"))
+	})
+}
+
+// M01: one account does not have one client at one endpoint twice. Another account may.
+func TestM01_LoginClientsAreApart(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		login := func(of access.Account, issuer, client, authorization, token string) error {
+			return db.SetLogin(ctx, identity.LoginClient{Account: of, Issuer: issuer, ClientID: client, Authorization: authorization, Token: token, Updated: at})
+		}
+		must(t, login(account, "https://a", "c", "https://a/authorize", "https://a/token"))
+		must(t, login(account, "https://a", "c", "https://a/authorize", "https://a/token"))
+		wantCode(t, "the same authorization endpoint", login(account, "https://b", "c", "https://a/authorize", "https://b/token"), fault.Conflict)
+		wantCode(t, "the same token endpoint", login(account, "https://b", "c", "https://b/authorize", "https://a/token"), fault.Conflict)
+		must(t, login(account, "https://b", "d", "https://a/authorize", "https://a/token"))
+		wantCode(t, "at a change", login(account, "https://b", "c", "https://a/authorize", "https://a/token"), fault.Conflict)
+		must(t, login("999999999999", "https://b", "c", "https://a/authorize", "https://a/token"))
+	})
+}
+
+// M08: the first origin stays until it is set, per account, and goes with the issuer.
+func TestM08_PinsStay(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		const other access.Account = "999999999999"
+		pin := func(of access.Account, endpoint, origin string) string {
+			return got[string](t)(db.PinIssuer(ctx, of, "https://idp", endpoint, origin))
+		}
+		wantEqual(t, "first", pin(account, keyring.KeysPin, "https://a"), "https://a")
+		wantEqual(t, "second", pin(account, keyring.KeysPin, "https://b"), "https://a")
+		wantEqual(t, "no origin", pin(account, keyring.KeysPin, ""), "https://a")
+		wantEqual(t, "another account", pin(other, keyring.KeysPin, "https://b"), "https://b")
+		wantEqual(t, "another endpoint", pin(account, keyring.WorkloadKeysPin, "https://c"), "https://c")
+		must(t, db.RepinIssuer(ctx, account, "https://idp", map[string]string{keyring.KeysPin: "https://d", keyring.UserInfoPin: "https://e"}))
+		want := map[string]string{keyring.KeysPin: "https://d", keyring.WorkloadKeysPin: "https://c", keyring.UserInfoPin: "https://e"}
+		wantEqual(t, "pins", got[map[string]string](t)(db.IssuerPins(ctx, account, "https://idp")), want)
+		_, err := db.PinIssuer(ctx, account, "https://idp", "none", "")
+		wantCode(t, "nothing to pin", err, fault.NotFound)
+
+		must(t, db.CreateIssuer(ctx, identity.Issuer{Account: account, URL: "https://idp", Created: at}))
+		must(t, db.DeleteIssuer(ctx, account, "https://idp"))
+		wantEqual(t, "after the issuer", got[map[string]string](t)(db.IssuerPins(ctx, account, "https://idp")), map[string]string{keyring.WorkloadKeysPin: "https://c"})
+		wantEqual(t, "the other account's", pin(other, keyring.KeysPin, "https://x"), "https://b")
+		must(t, db.CreateWorkloadIssuer(ctx, federation.Issuer{Account: account, URL: "https://idp", UID: "w", Kind: federation.OIDC, Created: at}))
+		must(t, db.DeleteWorkloadIssuer(ctx, account, "https://idp"))
+		wantEqual(t, "after the workload issuer", got[map[string]string](t)(db.IssuerPins(ctx, account, "https://idp")), map[string]string{})
 	})
 }
 

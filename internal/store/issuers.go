@@ -7,6 +7,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
@@ -58,6 +59,9 @@ func (d *DB) DeleteIssuer(ctx context.Context, account access.Account, url strin
 	d.issuers.drop(named{account, url})
 	if err == nil {
 		_, err = d.exec(ctx, `DELETE FROM issuer_logins WHERE account = $1 AND issuer = $2`, string(account), url)
+	}
+	if err == nil {
+		_, err = d.exec(ctx, `DELETE FROM issuer_pins WHERE account = $1 AND issuer = $2 AND endpoint <> $3`, string(account), url, keyring.WorkloadKeysPin)
 	}
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, "issuer %q does not exist", url)

@@ -399,7 +399,7 @@ STEPS = [
     ("EnableWorkloadIdentity", ({"name": heir}, stands("WORKLOAD_IDENTITY", "ACTIVE")), {"refusals": [not_found({"name": none})]}),
     ("EnableUser", *(({"user": user}, stands("USER", "ACTIVE")) for user in (bob, somebody, nobody)),
      {"refusals": [("ValidationException", 400, {"user": {}})]}),
-    ("EnableTrustedIssuer", ({"issuer": made_up}, stands("ISSUER", "ACTIVE")), {"refusals": [not_found({"issuer": made_up + "/3"})]}),
+    ("EnableTrustedIssuer", ({"issuer": made_up, "acceptEndpoints": False}, stands("ISSUER", "ACTIVE")), {"refusals": [not_found({"issuer": made_up + "/3"})]}),
     ("EnableCredentialProvider", ({"name": plain}, stands("PROVIDER", "ACTIVE")), {"refusals": [not_found({"name": none})]}),
 
     ("RevokeAccess", ({"user": alice, "upstream": True, "reason": "lost laptop"},
