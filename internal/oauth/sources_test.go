@@ -50,12 +50,20 @@ func TestE03_EverySourceOfAnAddress(t *testing.T) {
 			_, err := c.JWKS(ctx, s.URL, "")
 			return err
 		}),
-		"discovery before UserInfo": func(t *testing.T, c *oauth.Client, private string) error {
-			_, err := c.UserInfo(t.Context(), private, secret.New("t"))
+		"discovery of an issuer's endpoints": func(t *testing.T, c *oauth.Client, private string) error {
+			_, err := c.IssuerMetadata(t.Context(), private, false)
+			return err
+		},
+		"discovery of an issuer's endpoints anew": func(t *testing.T, c *oauth.Client, private string) error {
+			_, err := c.IssuerMetadata(t.Context(), private, true)
 			return err
 		},
 		"userinfo_endpoint of metadata": named("userinfo_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
-			_, err := c.UserInfo(ctx, s.URL, secret.New("t"))
+			m, err := c.IssuerMetadata(ctx, s.URL, false)
+			if err != nil {
+				return err
+			}
+			_, err = c.UserInfo(ctx, m.UserInfo, secret.New("t"))
 			return err
 		}),
 		"revocation_endpoint of metadata": named("revocation_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
@@ -70,7 +78,12 @@ func TestE03_EverySourceOfAnAddress(t *testing.T) {
 			return err
 		},
 		"token endpoint of a hosted sign-in": named("token_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
-			_, err := c.SignInToken(ctx, identity.LoginClient{Issuer: s.URL, ClientID: "c"}, clientSecret(), grant)
+			m, err := c.IssuerMetadata(ctx, s.URL, false)
+			if err != nil {
+				return err
+			}
+			l := identity.LoginClient{Issuer: s.URL, ClientID: "c", Authorization: m.Authorization, Token: m.Token}
+			_, err = c.SignInToken(ctx, l, clientSecret(), grant)
 			return err
 		}),
 	}
