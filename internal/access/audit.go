@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -100,6 +101,35 @@ func (r *Record) clean() {
 		if !utf8.ValidString(s) {
 			f.Scopes = slices.Clone(f.Scopes) // the caller's
 			f.Scopes[i] = strings.ToValidUTF8(s, "\uFFFD")
+		}
+	}
+}
+
+// Bounds of a record, in bytes: what others say (a provider's scopes, an issuer's URL, a sentence about either) is written into
+// each record of a connection, and none may make the trail grow by more than a few kilobytes a request.
+const (
+	maxRecordText   = 2_048 // of each text
+	maxRecordScopes = 4_096 // of all scopes
+)
+
+// bound cuts what is too long. Of scopes that are left out Detail has the number, and the hash of the whole list: one name in a
+// line each. What was decided was decided on all of them.
+func (r *Record) bound() {
+	f := &r.Facts
+	size := 0
+	for i, s := range f.Scopes {
+		if size += len(s); size <= maxRecordScopes {
+			continue
+		}
+		sum := sha256.Sum256([]byte(strings.Join(f.Scopes, "\n")))
+		note := strconv.Itoa(len(f.Scopes)-i) + " more scopes, sha256 of all " + hex.EncodeToString(sum[:])
+		f.Scopes = f.Scopes[:i:i]
+		f.Detail = note + "; " + f.Detail
+		break
+	}
+	for _, s := range []*string{&r.Name, &r.AccessKey, &r.Rule, &f.Resource, &f.Workload, &f.Provider, &f.Flow, &f.Detail} {
+		if len(*s) > maxRecordText {
+			*s = strings.ToValidUTF8((*s)[:maxRecordText], "") + "..."
 		}
 	}
 }

@@ -207,6 +207,7 @@ func (g *Guard) append(ctx context.Context, open chains, batch []entry) error {
 		c.sequence++
 		r.Writer, r.Sequence = c.writer, c.sequence
 		r.clean()
+		r.bound()
 		r.Seal(c.head)
 		c.head = r.Hash
 		next[r.Account] = c

@@ -107,12 +107,11 @@ func callerOf(g Grant, key string) access.Caller {
 	return access.Caller{Account: g.Account, Principal: g.To.ID, Name: g.To.Name, AccessKey: key, Roles: g.To.Roles, Workloads: g.To.Workloads}
 }
 
-// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded; of strangers, whose
-// token nobody vouches for, no more than strangers says. With useRecent, what
+// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded, as often as strangers
+// allows, and with how many were not (threat M13). With useRecent, what
 // was verified a moment ago is not verified again; the rules and the principal are looked at each time.
 func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRecent bool) (verified, Grant, error) {
-	proven := false
-	trail := s.Account // a stranger writes nothing into the trail of an account that does not trust the issuer he names
+	from := stranger{account: s.Account} // a stranger writes nothing into the trail of an account that does not trust the issuer he names
 	v, g, err := func() (verified, Grant, error) {
 		p, err := s.read(token)
 		if err != nil {
@@ -125,7 +124,7 @@ func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRe
 		if err != nil {
 			return verified{}, Grant{}, err
 		}
-		trail = trust.Account
+		from.account = trust.Account
 		epoch, err := s.stands(ctx, trust.Issuer)
 		if err != nil {
 			return verified{}, Grant{}, err
@@ -134,7 +133,7 @@ func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRe
 		if err != nil {
 			return verified{}, Grant{}, err
 		}
-		v.epoch, proven = epoch, true
+		v.epoch, from.issuer = epoch, trust.URL
 		g, err := trust.match(v, role.Principal)
 		return v, g, err
 	}()
@@ -142,11 +141,15 @@ func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRe
 	if !is {
 		return v, g, err
 	}
-	if !proven && !s.strangers.take(s.Now()) {
+	leftOut, ok := s.strangers.take(from, s.Now())
+	if !ok {
 		return v, g, turned.err // the log has the reason
 	}
 	facts := access.Facts{Resource: clip(role.String()), Outcome: "denied", Detail: turned.why}
-	return v, g, s.Guard.Refuse(ctx, access.Caller{Account: trail}, access.AssumeRole, turned.rule, facts, turned.err)
+	if leftOut > 0 {
+		facts.Detail += fmt.Sprintf("; %d refusals before it were left out", leftOut)
+	}
+	return v, g, s.Guard.Refuse(ctx, access.Caller{Account: from.account}, access.AssumeRole, turned.rule, facts, turned.err)
 }
 
 // known verifies a token, and has its issuer review it. With useRecent, one that was good a moment ago is not verified again.

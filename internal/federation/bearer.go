@@ -13,7 +13,7 @@ import (
 // PrincipalHeader names the principal that a bearer of a token means: its name, in the server's own account, or its role ARN.
 const PrincipalHeader = "X-Tabard-Principal"
 
-// How long a verified token is not verified again, and how many are remembered.
+// How long a verified token is not verified again, and how many of an account are remembered.
 const (
 	rememberFor      = 60 * time.Second
 	rememberReviewed = 10 * time.Second // what the issuer itself said about a token becomes old faster
@@ -51,13 +51,10 @@ func (s *Service) remember(v verified) time.Time {
 // memory holds what was verified, by account and hash of the token. The zero memory is ready.
 type memory struct {
 	mu      sync.Mutex // guards entries
-	entries map[tokenID]remembered
+	entries map[access.Account]map[tokenID]remembered
 }
 
-type tokenID struct {
-	account access.Account
-	hash    [sha256.Size]byte
-}
+type tokenID [sha256.Size]byte
 
 type remembered struct {
 	verified
@@ -65,32 +62,35 @@ type remembered struct {
 	until   time.Time
 }
 
-func idOf(account access.Account, token secret.Text) tokenID {
-	return tokenID{account, sha256.Sum256([]byte(token.Expose()))}
-}
+func idOf(token secret.Text) tokenID { return sha256.Sum256([]byte(token.Expose())) }
 
 // get returns what is known of the token, where it was verified under this very issuer: one that was deleted and created
 // again has another uid.
 func (m *memory) get(account access.Account, token secret.Text, issuerUID string, now time.Time) (remembered, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.entries[idOf(account, token)]
+	e, ok := m.entries[account][idOf(token)]
 	return e, ok && e.issuer.UID == issuerUID && now.Before(e.until)
 }
 
-// put remembers. Where there are too many, any one is forgotten: verifying again costs a signature.
+// put remembers. Where the account has too many, any one of them is forgotten: verifying again costs a signature.
 func (m *memory) put(account access.Account, token secret.Text, e remembered) {
+	id := idOf(token)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.entries == nil {
-		m.entries = map[tokenID]remembered{}
+	mine := m.entries[account]
+	if mine == nil {
+		if m.entries == nil {
+			m.entries = map[access.Account]map[tokenID]remembered{}
+		}
+		mine = map[tokenID]remembered{}
+		m.entries[account] = mine
 	}
-	id := idOf(account, token)
-	if _, ok := m.entries[id]; !ok && len(m.entries) >= maxRemembered {
-		for victim := range m.entries {
-			delete(m.entries, victim)
+	if _, ok := mine[id]; !ok && len(mine) >= maxRemembered {
+		for victim := range mine {
+			delete(mine, victim)
 			break
 		}
 	}
-	m.entries[id] = e
+	mine[id] = e
 }

@@ -209,7 +209,7 @@ func (s *Service) checkSignature(ctx context.Context, i Issuer, p presented) err
 	case err == nil:
 		return nil
 	case errors.Is(err, fault.Unavailable):
-		return &refusal{rule: "issuer-unavailable", why: clip(err.Error()),
+		return &refusal{rule: "issuer-unavailable", why: clip(fault.Public(err).Msg),
 			err: fault.Wrap(fault.Unavailable, errors.Join(ErrIssuer, err), "the keys of the token's issuer cannot be had now")}
 	}
 	return denied("signature", "issuer %s: %s", i.URL, clip(fault.Public(err).Msg))
@@ -227,6 +227,6 @@ func (s *Service) review(ctx context.Context, v verified, token secret.Text) err
 	case errors.Is(err, fault.Unauthenticated):
 		return denied("token-review", "issuer %s: %s", v.issuer.URL, clip(fault.Public(err).Msg))
 	}
-	return &refusal{rule: "issuer-unavailable", why: clip(err.Error()),
+	return &refusal{rule: "issuer-unavailable", why: clip(fault.Public(err).Msg),
 		err: fault.Wrap(fault.Unavailable, errors.Join(ErrIssuer, err), "the token's issuer cannot be asked about it now")}
 }

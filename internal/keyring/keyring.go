@@ -2,7 +2,8 @@
 //
 // Security argument: an issuer is asked for its keys by one request at a time, at most every 30 seconds for a key id that
 // nobody knows, so strangers with made-up tokens cannot make this server hammer an issuer. Keys that were fetched serve for
-// a day while the issuer does not answer, and no longer: then nothing verifies, and the answer says that it is for now.
+// a day while the issuer does not answer, and no longer: then nothing verifies, and the answer says that it is for now. An
+// account's issuers make no other account's keys be forgotten.
 package keyring
 
 import (
@@ -23,7 +24,7 @@ const (
 	cool    = 30 * time.Second // at least, between two fetches for key ids that nobody knows
 	retry   = 5 * time.Second  // at least, between two fetches while there is nothing to use
 	timeout = 15 * time.Second // of one fetch
-	maxSets = 256              // issuers whose keys are kept
+	maxSets = 256              // issuers of one account whose keys are kept
 )
 
 // Source fetches the signing keys of an issuer through the guarded dialer.
@@ -53,7 +54,7 @@ type Ring[K any] struct {
 	pin      string
 
 	mu   sync.Mutex // guards sets and what its entries point to
-	sets map[Issuer]*keySet[K]
+	sets map[access.Account]map[Issuer]*keySet[K]
 }
 
 type keySet[K any] struct {
@@ -69,7 +70,7 @@ type keySet[K any] struct {
 
 // New returns a Ring. An error of parse is the reason, to be put behind the ring's own words.
 func New[K any](source Source, parse func(i Issuer, doc []byte) (K, error), now func() time.Time) *Ring[K] {
-	return &Ring[K]{source: source, parse: parse, now: now, sets: map[Issuer]*keySet[K]{}}
+	return &Ring[K]{source: source, parse: parse, now: now, sets: map[access.Account]map[Issuer]*keySet[K]{}}
 }
 
 // Verify calls check with keys of the issuer, and once more with newer ones where check returns an error that wraps
@@ -188,29 +189,34 @@ func (r *Ring[K]) fetchLocked(ctx context.Context, id Issuer, e *keySet[K]) {
 	}
 }
 
-// entryLocked finds or makes the entry. Where there are too many it drops the one that was not used for longest.
+// entryLocked finds or makes the entry. Where the account has too many it drops the one of them that was not used for longest.
 func (r *Ring[K]) entryLocked(id Issuer) *keySet[K] {
-	e := r.sets[id]
+	sets := r.sets[id.Account]
+	e := sets[id]
 	if e == nil {
-		if len(r.sets) >= maxSets {
-			r.evictLocked()
+		if len(sets) >= maxSets {
+			evict(sets)
+		}
+		if sets == nil {
+			sets = map[Issuer]*keySet[K]{}
+			r.sets[id.Account] = sets
 		}
 		e = &keySet[K]{}
-		r.sets[id] = e
+		sets[id] = e
 	}
 	e.used = r.now()
 	return e
 }
 
-func (r *Ring[K]) evictLocked() {
+func evict[K any](sets map[Issuer]*keySet[K]) {
 	var oldest Issuer
 	var at time.Time
-	for id, e := range r.sets {
+	for id, e := range sets {
 		if e.busy == nil && (at.IsZero() || e.used.Before(at)) {
 			oldest, at = id, e.used
 		}
 	}
 	if !at.IsZero() {
-		delete(r.sets, oldest)
+		delete(sets, oldest)
 	}
 }

@@ -175,6 +175,9 @@ func (s *Service) remark(ctx context.Context, x *Explained) error {
 	if r.Facts.UserRef != "" && !r.Facts.Asserted {
 		x.say("the user's issuer, subject and claims are in no record: policies that ask for them answer as for a user without them")
 	}
+	if strings.Contains(r.Facts.Detail, "more scopes, sha256 of all") {
+		x.say("the record has only the first of its scopes: both answers are for those")
+	}
 	if r.Action == access.ExchangeToken {
 		x.say("through which agents the token came is not replayed")
 	}
