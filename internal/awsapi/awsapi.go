@@ -1,7 +1,7 @@
 // Package awsapi speaks the wire protocol: restJson1 operations, each signed with SigV4, in the shapes of package api.
 //
-// Security argument: one function, route, does for every operation what must never be forgotten: it reads a bounded
-// body, verifies the signature over exactly the bytes it read, decodes them strictly and holds them against the
+// Security argument: one function, route, does for every operation what must never be forgotten: it verifies the
+// signature over exactly the bytes that it reads of a bounded body, before or after as the signature allows, decodes them strictly and holds them against the
 // model's constraints, before a core method sees a caller. The core decides and audits; this package only translates,
 // and turns sensitive members into secret.Text at once.
 package awsapi
@@ -121,11 +121,10 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 		var caller access.Caller
 		var subject []any
 		answer, err := func() (*A, error) {
-			body, err := readBody(w, r)
+			var body []byte
+			var err error
+			caller, body, err = s.enter(w, r, s.verifier, func() ([]byte, error) { return readBody(w, r, maxBody) })
 			if err != nil {
-				return nil, err
-			}
-			if caller, err = s.enter(w, r, body); err != nil {
 				return nil, err
 			}
 			q, err := dec.decode(body)

@@ -11,20 +11,22 @@ import (
 )
 
 // authenticate returns who asks: by the signature over the request, or, where the Authorization header is of the scheme
-// Bearer (RFC 6750 §2.1), by the workload's own token in it.
-func (s *server) authenticate(r *http.Request, body []byte) (access.Caller, error) {
+// Bearer (RFC 6750 §2.1), by the workload's own token in it. rest, where it is not nil, is to be called with the body: it says
+// who asks where the head alone does not (then the caller is none), or that the body is not the one that was signed.
+func (s *server) authenticate(r *http.Request, v *Verifier) (caller access.Caller, rest func(body []byte) (access.Caller, error), err error) {
 	token, is := bearerToken(r)
 	if !is {
-		return s.verifier.Verify(r, body)
+		return v.Begin(r)
 	}
 	if n := len(r.Header["Authorization"]); n > 1 {
-		return access.Caller{}, fault.New(fault.SignatureInvalid, "the request has %d Authorization headers", n)
+		return access.Caller{}, nil, fault.New(fault.SignatureInvalid, "the request has %d Authorization headers", n)
 	}
 	role, err := principalHeader(r)
 	if err != nil {
-		return access.Caller{}, err
+		return access.Caller{}, nil, err
 	}
-	return s.Federation.Bearer(r.Context(), role, token)
+	caller, err = s.Federation.Bearer(r.Context(), role, token)
+	return caller, nil, err
 }
 
 // bearerToken returns the token of the first Authorization header, where that is of the scheme Bearer.

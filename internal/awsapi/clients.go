@@ -34,14 +34,21 @@ func NewClients(c Config) *Clients {
 	return &Clients{server: s, dummy: sha256.Sum256([]byte(rand.Text()))}
 }
 
-// Authenticate returns who sent the request, whose body has been read, all of it. Whatever is wrong with an access key that
+// Authenticate returns who sent the request, and its body, which it reads by read, once, where the head proves nothing wrong: a
+// password is compared before. Whatever is wrong with an access key that
 // came as user and password is one SignatureUnknown fault.
-func (c *Clients) Authenticate(w http.ResponseWriter, r *http.Request, body []byte) (access.Caller, error) {
+func (c *Clients) Authenticate(w http.ResponseWriter, r *http.Request, read func() ([]byte, error)) (access.Caller, []byte, error) {
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !strings.EqualFold(scheme, "Basic") {
-		return c.server.enter(w, r, body)
+		return c.server.enter(w, r, c.server.verifier, read)
 	}
 	caller, err := c.basic(r)
-	return c.server.admission.Admit(w, r, caller, err)
+	if caller, err = c.server.admission.Admit(w, r, caller, err); err != nil {
+		leaveUnread(w, r)
+		return caller, nil, err
+	}
+	useReserve(r, "account "+string(caller.Account))
+	body, err := read()
+	return caller, body, err
 }
 
 func (c *Clients) basic(r *http.Request) (access.Caller, error) {

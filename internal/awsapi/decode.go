@@ -19,7 +19,8 @@ import (
 const maxBody = 512 << 10
 
 // readBody reads the whole body, or fails with TooLarge: before reading where the length says so, else at the bound.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// Memory is taken as the bytes come: a length alone costs nothing.
+func readBody(w http.ResponseWriter, r *http.Request, maxBody int64) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		w.Header().Set("Connection", "close") // the rest is not worth reading
 		return nil, fault.New(fault.TooLarge, "the request body has more than %d bytes", maxBody)
@@ -30,7 +31,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body := http.MaxBytesReader(w, r.Body, maxBody)
 	var b []byte
 	var err error
-	if r.ContentLength > 0 {
+	if r.ContentLength > 0 && r.ContentLength <= bodyStep {
 		b = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(body, b)
 	} else {
@@ -41,6 +42,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, fault.New(fault.TooLarge, "the request body has more than %d bytes", maxBody)
+	}
+	if busy, ok := errors.AsType[*fault.Error](err); ok {
+		return nil, busy
 	}
 	return nil, fault.Wrap(fault.Invalid, err, "the request body ended early")
 }

@@ -161,7 +161,7 @@ func TestF01_BodyIsBounded(t *testing.T) {
 		source := &endless{}
 		r := httptest.NewRequest("POST", "/", io.NopCloser(source))
 		r.ContentLength = length
-		_, err := awsapi.ReadBody(httptest.NewRecorder(), r)
+		_, err := awsapi.ReadBody(httptest.NewRecorder(), r, awsapi.MaxBody)
 		if fault.CodeOf(err) != fault.TooLarge {
 			t.Errorf("%s: got %v, want too_large", name, err)
 		}
@@ -170,12 +170,12 @@ func TestF01_BodyIsBounded(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", awsapi.MaxBody)))
-	if b, err := awsapi.ReadBody(httptest.NewRecorder(), r); err != nil || len(b) != awsapi.MaxBody {
+	if b, err := awsapi.ReadBody(httptest.NewRecorder(), r, awsapi.MaxBody); err != nil || len(b) != awsapi.MaxBody {
 		t.Errorf("a body of the bound: got %d bytes, %v", len(b), err)
 	}
 	r = httptest.NewRequest("POST", "/", strings.NewReader("short"))
 	r.ContentLength = 10
-	if _, err := awsapi.ReadBody(httptest.NewRecorder(), r); fault.CodeOf(err) != fault.Invalid {
+	if _, err := awsapi.ReadBody(httptest.NewRecorder(), r, awsapi.MaxBody); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("a body cut short: got %v, want invalid", err)
 	}
 }

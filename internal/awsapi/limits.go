@@ -39,11 +39,18 @@ type Admission struct {
 	now      func() time.Time
 	failures failures
 	rates    rates
+
+	addresses func(netip.Addr) string // what an address counts as, "" for one that is not counted
+	strangers Shares                  // of the bytes of requests that are held
+	reserve   Shares                  // of those whose sender proved who it is
+	proven    proven
 }
 
 // NewAdmission returns an Admission. accounts may be nil, in tests: then every account stands and has no quota.
 func NewAdmission(a *accounts.Service, now func() time.Time) *Admission {
-	return &Admission{accounts: a, now: now, failures: failures{seed: maphash.MakeSeed()}}
+	out := &Admission{accounts: a, now: now, failures: failures{seed: maphash.MakeSeed()}}
+	out.Bound(AdmissionBounds{})
+	return out
 }
 
 // Admit passes on what an authentication came to. A caller whose account is disabled is Denied, one whose account has had
@@ -73,7 +80,18 @@ func (a *Admission) failed(r *http.Request, err error) time.Duration {
 		return 0 // nobody guessed: a malformed header, or the store did not answer
 	}
 	now := a.now()
-	return max(a.failures.add("key "+claimantOf(r), clientFailures, clientRefill, now), a.failures.add("host "+hostOf(r), hostFailures, hostRefill, now))
+	var wait time.Duration
+	host, id := a.addressOf(r), claimantOf(r)
+	if id == "" {
+		id = host
+	}
+	if id != "" {
+		wait = a.failures.add("key "+id, clientFailures, clientRefill, now)
+	}
+	if host != "" {
+		wait = max(wait, a.failures.add("host "+host, hostFailures, hostRefill, now))
+	}
+	return wait
 }
 
 // stands refuses a disabled account, and returns how long one has to wait that asks too often.
@@ -91,20 +109,54 @@ func (a *Admission) stands(ctx context.Context, id access.Account) (time.Duratio
 	return a.rates.take(id, q.RequestsPerSecond, a.now()), nil
 }
 
-// enter authenticates a request and admits its caller.
-func (s *server) enter(w http.ResponseWriter, r *http.Request, body []byte) (access.Caller, error) {
-	caller, err := s.authenticate(r, body)
-	caller, err = s.admission.Admit(w, r, caller, err)
-	switch fault.CodeOf(err) {
-	case "", fault.Throttled, fault.Limit, fault.Unavailable, fault.Internal: // says nothing of the caller
+// enter authenticates a request, admits its caller and reads its body. What the head alone proves is verified before the body is
+// read, and so is the form of a signature that covers it; a body that is read before its sender is known is one that Meter has
+// room for.
+func (s *server) enter(w http.ResponseWriter, r *http.Request, v *Verifier, read func() ([]byte, error)) (access.Caller, []byte, error) {
+	var unread error
+	caller, body, err := s.prove(w, r, v, func() (b []byte, err error) {
+		b, unread = read()
+		return b, unread
+	})
+	switch pair := s.admission.pairOf(r); {
+	case unread != nil: // says nothing of the caller
+	case err == nil && pair != "":
+		s.admission.proven.add(pair, caller.Account, s.Now())
 	default:
-		w.Header().Set(api.HeaderRefused, api.RefusedCaller)
+		switch fault.CodeOf(err) {
+		case "", fault.Throttled, fault.Limit, fault.Unavailable, fault.Internal: // nor does this
+		default:
+			w.Header().Set(api.HeaderRefused, api.RefusedCaller)
+		}
 	}
-	return caller, err
+	return caller, body, err
+}
+
+func (s *server) prove(w http.ResponseWriter, r *http.Request, v *Verifier, read func() ([]byte, error)) (access.Caller, []byte, error) {
+	caller, rest, err := s.authenticate(r, v)
+	early := err == nil && caller.Principal != ""
+	if err != nil || early {
+		if caller, err = s.admission.Admit(w, r, caller, err); err != nil {
+			leaveUnread(w, r)
+			return caller, nil, err
+		}
+		useReserve(r, "account "+string(caller.Account))
+	} else if s.admission.proven.lately(s.admission.pairOf(r), s.Now()) {
+		useReserve(r, "key "+claimantOf(r))
+	}
+	body, err := read()
+	if err != nil || rest == nil {
+		return caller, body, err
+	}
+	whole, err := rest(body)
+	if err != nil || !early {
+		caller, err = s.admission.Admit(w, r, whole, err)
+	}
+	return caller, body, err
 }
 
 // claimantOf returns the client that a request claims to come from: the access key id of its signature, or the user of its
-// Basic authentication. Without one it is the request's host.
+// Basic authentication, or "".
 func claimantOf(r *http.Request) string {
 	header := r.Header.Get("Authorization")
 	if _, after, ok := strings.Cut(header, "Credential="); ok {
@@ -114,23 +166,7 @@ func claimantOf(r *http.Request) string {
 	if user, _, ok := r.BasicAuth(); ok {
 		return user[:min(len(user), maxAccessKeyID)]
 	}
-	return hostOf(r)
-}
-
-// hostOf returns the address that RemoteAddr names, which the daemon has taken from trusted proxies only (threat F18). Of
-// an IPv6 address it is the network.
-func hostOf(r *http.Request) string {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	a := at.Addr().Unmap().WithZone("")
-	if a.Is6() {
-		if network, err := a.Prefix(64); err == nil {
-			return network.String()
-		}
-	}
-	return a.String()
+	return ""
 }
 
 // failureSlots is how many clients' failures are told apart. Two that share a slot share their failures: that costs them

@@ -49,7 +49,7 @@ type VerifierConfig struct {
 //
 // Security argument: the canonical request is built from the raw request target, so that no router's reading of a path
 // differs from the signed one. Host, date, content type and every x-amz-* header must be signed. The hash is taken over
-// the body's bytes, all of them read before anything acts on them. Comparison takes constant time, and an unknown
+// the body's bytes, all of them read before anything acts on them; one that was signed as a header admits the body, no more. Comparison takes constant time, and an unknown
 // access key costs no less work than a known one.
 type Verifier struct {
 	region  string
@@ -83,11 +83,44 @@ func NewVerifier(cfg VerifierConfig) *Verifier {
 // Codes: SignatureMissing, SignatureInvalid, SignatureUnknown, and what Find and the credential's Secret fail with. The
 // messages say which part of the request is wrong and never what we hold.
 func (v *Verifier) Verify(r *http.Request, body []byte) (access.Caller, error) {
-	sig, err := v.parse(r)
+	_, rest, err := v.Begin(r)
 	if err != nil {
 		return access.Caller{}, err
 	}
-	return v.verify(r, sig, body)
+	return rest(body)
+}
+
+// Begin does what needs no body. Where X-Amz-Content-Sha256 is the hash of one, which is signed as every x-amz-* header is, that
+// is all but reading it: the signature is verified, and the caller known. Else there is no caller yet. rest is called with the
+// body, all of it, and says who signed the request. The codes are Verify's.
+func (v *Verifier) Begin(r *http.Request) (caller access.Caller, rest func(body []byte) (access.Caller, error), err error) {
+	sig, err := v.parse(r)
+	if err != nil {
+		return access.Caller{}, nil, err
+	}
+	signed := r.Header["X-Amz-Content-Sha256"]
+	if err := checkHashForm(signed); err != nil {
+		return access.Caller{}, nil, err
+	}
+	if len(signed) == 0 {
+		return access.Caller{}, func(body []byte) (access.Caller, error) {
+			hash := hashOf(body)
+			return v.verify(r, sig, hash[:])
+		}, nil
+	}
+	caller, err = v.verify(r, sig, []byte(signed[0]))
+	return caller, func(body []byte) (access.Caller, error) {
+		if hash := hashOf(body); !hmac.Equal([]byte(signed[0]), hash[:]) {
+			return access.Caller{}, fault.New(fault.SignatureInvalid, "X-Amz-Content-Sha256 is not the hash of the body")
+		}
+		return caller, nil
+	}, err
+}
+
+func hashOf(body []byte) (out [2 * sha256.Size]byte) {
+	sum := sha256.Sum256(body)
+	hex.Encode(out[:], sum[:])
+	return out
 }
 
 // parse checks all that needs neither key nor body.
@@ -147,14 +180,8 @@ func (v *Verifier) checkScope(r *http.Request, sig *signature) error {
 	return nil
 }
 
-// verify checks the body's hash and the signature.
-func (v *Verifier) verify(r *http.Request, sig *signature, body []byte) (access.Caller, error) {
-	sum := sha256.Sum256(body)
-	var bodyHash [2 * sha256.Size]byte
-	hex.Encode(bodyHash[:], sum[:])
-	if err := checkBodyHash(r.Header["X-Amz-Content-Sha256"], bodyHash[:]); err != nil {
-		return access.Caller{}, err
-	}
+// verify checks the signature over a body of the given hash.
+func (v *Verifier) verify(r *http.Request, sig *signature, bodyHash []byte) (access.Caller, error) {
 	ctx := r.Context()
 	cred, unknown := v.credential(r, sig.accessKey)
 	known := unknown == nil
@@ -168,7 +195,7 @@ func (v *Verifier) verify(r *http.Request, sig *signature, body []byte) (access.
 	if err != nil {
 		return access.Caller{}, err
 	}
-	matches, err := sig.matches(r, key, bodyHash[:])
+	matches, err := sig.matches(r, key, bodyHash)
 	switch {
 	case err != nil:
 		return access.Caller{}, err
@@ -203,7 +230,8 @@ func (v *Verifier) credential(r *http.Request, accessKey string) (identity.Crede
 	return v.session(r.Context(), accessKey, secret.New(tokens[0]))
 }
 
-func checkBodyHash(headers []string, bodyHash []byte) error {
+// checkHashForm refuses what cannot be the hash of a body.
+func checkHashForm(headers []string) error {
 	switch {
 	case len(headers) == 0:
 		return nil
@@ -211,7 +239,9 @@ func checkBodyHash(headers []string, bodyHash []byte) error {
 		return fault.New(fault.SignatureInvalid, "the request has %d X-Amz-Content-Sha256 headers", len(headers))
 	case headers[0] == "UNSIGNED-PAYLOAD" || strings.HasPrefix(headers[0], "STREAMING-"):
 		return fault.New(fault.SignatureInvalid, "the payload must be signed, %s is not accepted", clip(headers[0]))
-	case !hmac.Equal([]byte(headers[0]), bodyHash):
+	}
+	var sum [sha256.Size]byte
+	if n, err := hex.Decode(sum[:], bounded(headers[0], 2*sha256.Size)); err != nil || n != sha256.Size {
 		return fault.New(fault.SignatureInvalid, "X-Amz-Content-Sha256 is not the hash of the body")
 	}
 	return nil
@@ -222,7 +252,7 @@ func checkBodyHash(headers []string, bodyHash []byte) error {
 func (v *Verifier) signingKey(ctx context.Context, sig *signature, cred identity.Credential, known bool) ([sha256.Size]byte, error) {
 	now := v.now()
 	if known {
-		if key, ok := v.cache.get(sig.accessKey, sig.day, cred.Version, now); ok {
+		if key, ok := v.cache.get(cred.Caller.Account, sig.accessKey, sig.day, cred.Version, now); ok {
 			return key, nil
 		}
 	}
@@ -233,7 +263,7 @@ func (v *Verifier) signingKey(ctx context.Context, sig *signature, cred identity
 	key := sum(sum(sum(sum([]byte("AWS4"+text.Expose()), sig.day), sig.region), sig.service), terminator)
 	out := [sha256.Size]byte(key)
 	if known {
-		v.cache.put(sig.accessKey, sig.day, cred.Version, now, out)
+		v.cache.put(cred.Caller.Account, sig.accessKey, sig.day, cred.Version, now, out)
 	}
 	return out, nil
 }

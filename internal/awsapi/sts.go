@@ -17,6 +17,7 @@ const (
 	stsService = "sts"
 	stsAction  = "GetCallerIdentity"
 	stsVersion = "2011-06-15"
+	maxSTS     = 64 << 10 // bytes of a body: three times the longest token
 	stsSpace   = "https://sts.amazonaws.com/doc/2011-06-15/"
 )
 
@@ -52,7 +53,7 @@ func (s *server) stsRoute() {
 			return
 		}
 		start := s.Now()
-		body, err := readBody(w, r)
+		body, err := readBody(w, r, maxSTS)
 		if form, ok := isAssume(body); ok && err == nil {
 			s.serveAssume(w, r, form, start)
 			return
@@ -80,8 +81,7 @@ func (s *server) stsRoute() {
 
 // whoAsks verifies the request. code is set where the form asks for something else.
 func (s *server) whoAsks(w http.ResponseWriter, r *http.Request, body []byte, v *Verifier) (caller access.Caller, code string, err error) {
-	caller, err = v.Verify(r, body)
-	if caller, err = s.admission.Admit(w, r, caller, err); err != nil {
+	if caller, _, err = s.enter(w, r, v, func() ([]byte, error) { return body, nil }); err != nil {
 		return caller, "", err
 	}
 	form, err := url.ParseQuery(string(body))

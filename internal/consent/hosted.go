@@ -112,6 +112,9 @@ func (h *handler) decide(w http.ResponseWriter, r *http.Request) result {
 		return h.end(w, r, errCrossSite)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDecision))
+	if errors.Is(err, fault.Throttled) {
+		return h.end(w, r, err)
+	}
 	if err != nil {
 		return h.end(w, r, malformed("the form is too large"))
 	}

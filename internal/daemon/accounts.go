@@ -25,6 +25,7 @@ func (s *Server) openAccounts(ctx context.Context, people *identity.Service) (er
 		return err
 	}
 	s.people, s.admission = people, awsapi.NewAdmission(s.accounts, c.Now)
+	s.admission.Bound(awsapi.AdmissionBounds{BodyMemory: c.Admission.BodyMemoryMiB << 20, Addresses: c.addressOf})
 	if err := s.accounts.EnsureHome(ctx); err != nil {
 		return err
 	}

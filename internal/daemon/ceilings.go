@@ -19,6 +19,13 @@ type Bounds struct {
 	UserTokenHours    int64 // how long a token of a user lives whose issuer has back-channel logout; 0 means 1
 }
 
+// Admission is what is admitted of requests and connections before anybody is known. Zeros are the defaults.
+type Admission struct {
+	Connections           int64 // at once; 0 means 4096, negative any number
+	ConnectionsPerAddress int64 // 0 means 256, negative any number
+	BodyMemoryMiB         int64 // of requests that are being received; 0 means 64
+}
+
 // maxBound is the largest value of a bound that can be set.
 const maxBound = 1_000_000_000
 
@@ -53,11 +60,17 @@ func (b Bounds) userTokenLife() time.Duration {
 
 // isBound reports whether the setting is a number of Bounds.
 func isBound(name string) bool {
-	return name == "users-per-hour" || name == "releases-per-minute" || name == "delegation-days" || name == "audit-keep-days" || name == "user-token-hours"
+	switch name {
+	case "users-per-hour", "releases-per-minute", "delegation-days", "audit-keep-days", "user-token-hours",
+		"max-connections", "max-connections-per-address", "body-memory":
+		return true
+	}
+	return false
 }
 
-// set reads a setting of which isBound holds.
-func (b *Bounds) set(name, value string) error {
+// setBound reads a setting of which isBound holds.
+func (c *Config) setBound(name, value string) error {
+	b := &c.Bounds
 	least, most := int64(0), int64(maxBound)
 	switch name {
 	case "delegation-days":
@@ -66,6 +79,8 @@ func (b *Bounds) set(name, value string) error {
 		most = 36500
 	case "user-token-hours":
 		least, most = 1, 24
+	case "body-memory":
+		least, most = 4, 65536
 	}
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || n < least || n > most {
@@ -86,8 +101,22 @@ func (b *Bounds) set(name, value string) error {
 		}
 	case "releases-per-minute":
 		b.ReleasesPerMinute = n
+	case "max-connections":
+		c.Admission.Connections = orNone(n)
+	case "max-connections-per-address":
+		c.Admission.ConnectionsPerAddress = orNone(n)
+	case "body-memory":
+		c.Admission.BodyMemoryMiB = n
 	}
 	return nil
+}
+
+// orNone is a bound that was set: 0 says that there is none.
+func orNone(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // newCeilings makes the ceilings that the Guard asks. They are bound to it when it and the agents are there.

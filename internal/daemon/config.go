@@ -47,6 +47,8 @@ type Config struct {
 	AuditSinkCAFile     string   // certificate authorities of https and syslog+tls sinks; the system's when empty
 	AuditCheckpointFile string   // each checkpoint is appended to it
 
+	Admission Admission // of requests and connections
+
 	Bounds Bounds // of agents and delegations
 
 	VendorsFile string // vendors of the operator's own, in the form of the catalogue; none when empty
@@ -68,6 +70,8 @@ type Config struct {
 	// TestOnlyLog takes the trail's place where it is set. No setting reaches it: it is how bench learns what the trail
 	// costs, by a server without one.
 	TestOnlyLog access.Log
+	// TestOnlyRemote makes loopback addresses count as any others. No setting reaches it.
+	TestOnlyRemote bool
 }
 
 // Defaults of Config.

@@ -103,6 +103,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.warnOfAddresses()
 	if err := s.serveOn(handler); err != nil {
 		return err
 	}

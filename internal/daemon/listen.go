@@ -22,10 +22,11 @@ import (
 func (s *Server) serveOn(handler http.Handler) error {
 	c := s.config
 	s.http = &http.Server{
-		Handler: s.outermost(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		Handler: s.outermost(s.admission.Meter(handler)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
 		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug), // malformed requests: noise, and foreign text
 	}
+	s.listener = c.bounded(s.listener)
 	if c.TLSCert != "" {
 		keys := &reloadedKeys{cert: c.TLSCert, key: c.TLSKey}
 		if _, err := keys.get(nil); err != nil {
@@ -50,7 +51,9 @@ func (s *Server) serveOn(handler http.Handler) error {
 // enableHTTP2 bounds what one HTTP/2 connection may ask at once (threat F06); resets and floods are bounded by the
 // library, whose version is pinned with Go's.
 func enableHTTP2(srv *http.Server) error {
-	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 100}
+	srv.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10, // what no handler has read yet
+	}
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(true)

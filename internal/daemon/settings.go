@@ -50,6 +50,9 @@ func Settings() []Setting {
 		{Name: "tls-key", Help: "private key file of the certificate (PEM)"},
 		{Name: "behind-tls-proxy", Bool: true, Help: "a proxy in front speaks TLS: allows plain http beyond loopback"},
 		{Name: "trusted-proxy", List: true, Help: "networks (CIDR) of proxies whose X-Forwarded-For is believed"},
+		{Name: "max-connections", Default: "4096", Help: "connections at once; 0 for any number. Trusted proxies have as many as they open"},
+		{Name: "max-connections-per-address", Default: "256", Help: "of them from one address, or one IPv6 network (/64), but loopback; 0 for any number"},
+		{Name: "body-memory", Default: "64", Help: "MiB of requests that are being received at once; a quarter of it for clients that proved who they are"},
 		{Name: "admin-addr", Help: "loopback address for metrics, pprof and detailed health (default off)"},
 		{Name: "allow-network", List: true, Help: "private networks (CIDR) that providers and issuers may be in"},
 		{Name: "audit-sink", List: true, Help: "where the audit trail is streamed to: file:/path, syslog+unix:///dev/log, syslog+udp|tcp|tls://host:port, https://host/path"},
@@ -321,7 +324,7 @@ func (c *Config) apply(values map[string]string) error {
 			}
 			*flags[name] = b
 		case isBound(name):
-			if err := c.Bounds.set(name, value); err != nil {
+			if err := c.setBound(name, value); err != nil {
 				return err
 			}
 		case name == "audit-sink":

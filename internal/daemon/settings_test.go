@@ -67,6 +67,7 @@ func TestEachSettingIsFlagKeyAndVariable(t *testing.T) {
 		"trusted-proxy": "10.0.0.0/8,192.168.1.0/24", "admin-addr": "127.0.0.1:9998", "allow-network": "10.1.0.0/16", "vendors-file": "/v",
 		"default-quota": "workload-identities=5,requests-per-second=9", "audit-sink": "file:/a", "audit-sink-token-file": "/b", "audit-sink-ca-file": "/e", "audit-checkpoint-file": "/f", "audit-keep-days": "7",
 		"users-per-hour": "50", "releases-per-minute": "600", "delegation-days": "30", "user-token-hours": "8",
+		"max-connections": "100", "max-connections-per-address": "10", "body-memory": "32",
 	}
 	companions := map[string]string{"tls-cert": "tls-key", "tls-key": "tls-cert", "behind-tls-proxy": "public-url"}
 	inFile := map[string]string{"dev": "true", "behind-tls-proxy": "true", "trusted-proxy": "[10.0.0.0/8, 192.168.1.0/24]", "allow-network": "[10.1.0.0/16]"}

@@ -31,12 +31,15 @@ func (h *handler) endpoint(do func(r *http.Request, caller access.Caller, f form
 	return func(w http.ResponseWriter, r *http.Request) (int, access.Caller, error) {
 		w.Header().Set("X-Amzn-Requestid", access.RequestID(r.Context()))
 		caller, answer, err := func() (access.Caller, map[string]any, error) {
-			body, err := readBody(w, r)
-			if err != nil {
-				return access.Caller{}, nil, err
-			}
-			caller, err := h.Authenticate(w, r, body)
-			if err != nil {
+			var unread error
+			caller, body, err := h.Authenticate(w, r, func() (b []byte, err error) {
+				b, unread = readBody(w, r)
+				return b, unread
+			})
+			switch {
+			case unread != nil:
+				return caller, nil, unread
+			case err != nil:
 				return caller, nil, clientErrorOf(err)
 			}
 			f, err := parseForm(r, body)

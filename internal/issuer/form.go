@@ -35,11 +35,14 @@ func refuse(code, format string, args ...any) error {
 	return &oauthError{code, http.StatusBadRequest, fault.New(fault.Invalid, format, args...)}
 }
 
-// readBody reads the body of a request, before anybody is authenticated by it.
+// readBody reads the body of a request.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, &oauthError{"invalid_request", http.StatusRequestEntityTooLarge, fault.New(fault.TooLarge, "the request has more than %d bytes", maxForm)}
+	}
+	if busy, ok := errors.AsType[*fault.Error](err); ok {
+		return nil, busy
 	}
 	if err != nil {
 		return nil, refuse("invalid_request", "the request ended early")

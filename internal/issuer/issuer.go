@@ -58,8 +58,8 @@ type Config struct {
 	Signing  *signing.Service
 	Exchange *exchange.Service
 	Accounts Accounts
-	// Authenticate returns who sent a request, whose body has been read, all of it. It may set headers of the answer.
-	Authenticate func(w http.ResponseWriter, r *http.Request, body []byte) (access.Caller, error)
+	// Authenticate returns who sent a request, and its body, which it reads by read, at most once. It may set headers of the answer.
+	Authenticate func(w http.ResponseWriter, r *http.Request, read func() ([]byte, error)) (access.Caller, []byte, error)
 	// Logout takes a logout token that was sent to the address of an issuer of users.
 	Logout  func(ctx context.Context, account access.Account, issuer string, token secret.Text) error
 	Now     func() time.Time
