@@ -123,6 +123,9 @@ func route[Q any, P validated[Q], A any](s *server, name string, do func(ctx con
 		answer, err := func() (*A, error) {
 			var body []byte
 			var err error
+			if err = tooLong(w, r, maxBody); err != nil {
+				return nil, err
+			}
 			caller, body, err = s.enter(w, r, s.verifier, func() ([]byte, error) { return readBody(w, r, maxBody) })
 			if err != nil {
 				return nil, err

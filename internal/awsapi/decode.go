@@ -21,9 +21,8 @@ const maxBody = 512 << 10
 // readBody reads the whole body, or fails with TooLarge: before reading where the length says so, else at the bound.
 // Memory is taken as the bytes come: a length alone costs nothing.
 func readBody(w http.ResponseWriter, r *http.Request, maxBody int64) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		w.Header().Set("Connection", "close") // the rest is not worth reading
-		return nil, fault.New(fault.TooLarge, "the request body has more than %d bytes", maxBody)
+	if err := tooLong(w, r, maxBody); err != nil {
+		return nil, err
 	}
 	if r.ContentLength == 0 || r.Body == nil {
 		return nil, nil
@@ -47,6 +46,15 @@ func readBody(w http.ResponseWriter, r *http.Request, maxBody int64) ([]byte, er
 		return nil, busy
 	}
 	return nil, fault.Wrap(fault.Invalid, err, "the request body ended early")
+}
+
+// tooLong refuses a body whose announced length is over the bound.
+func tooLong(w http.ResponseWriter, r *http.Request, maxBody int64) error {
+	if r.ContentLength <= maxBody {
+		return nil
+	}
+	w.Header().Set("Connection", "close") // the rest is not worth reading
+	return fault.New(fault.TooLarge, "the request body has more than %d bytes", maxBody)
 }
 
 // decoder turns JSON bodies into a Q, an input of package api. It is strict where encoding/json is not: names are

@@ -61,6 +61,10 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		tcp, ok := conn.(*net.TCPConn)
+		if !ok {
+			return conn, nil
+		}
 		at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 		if err == nil && within(at.Addr(), l.config.TrustedProxies) {
 			return conn, nil
@@ -73,17 +77,18 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			_ = conn.Close() // there is no room to say why
 			continue
 		}
-		return &countedConn{Conn: conn, give: sync.OnceFunc(func() { l.shares.Give(holder, 1) })}, nil
+		return &countedConn{TCPConn: tcp, give: sync.OnceFunc(func() { l.shares.Give(holder, 1) })}, nil
 	}
 }
 
-// countedConn gives its place back when it is closed.
+// countedConn gives its place back when it is closed. It keeps CloseWrite, without which net/http would reset connections whose
+// client is still sending.
 type countedConn struct {
-	net.Conn
+	*net.TCPConn
 	give func()
 }
 
 func (c *countedConn) Close() error {
 	c.give()
-	return c.Conn.Close()
+	return c.TCPConn.Close()
 }

@@ -168,8 +168,13 @@ func TestF01_DeclaredLengthIsRefusedEarly(t *testing.T) {
 
 func TestF01_EndlessChunksAreCutAndCostNoMemory(t *testing.T) {
 	w := newBare(t, daemon.SQLite)
+	now := time.Now().UTC().Format("20060102T150405Z")
+	// A signature of the right form: without one the body is not looked at.
+	head := "POST /identities/GetWorkloadAccessToken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+	signed := head + "X-Amz-Date: " + now + "\r\nAuthorization: AWS4-HMAC-SHA256 Credential=TABARDX/" + now[:8] +
+		"/us-east-1/bedrock-agentcore/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + strings.Repeat("0", 64) + "\r\n\r\n"
 	c := w.dial()
-	c.tell("POST /identities/GetWorkloadAccessToken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.tell(signed)
 	chunk := []byte("10000\r\n" + strings.Repeat("x", 0x10000) + "\r\n")
 	before := allocated()
 	sent := 0
@@ -185,7 +190,12 @@ func TestF01_EndlessChunksAreCutAndCostNoMemory(t *testing.T) {
 		t.Errorf("it allocated %d MiB for it", grown>>20)
 	}
 	c = w.dial()
-	c.tell("POST /identities/GetWorkloadAccessToken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat(string(chunk), 9) + "0\r\n\r\n")
+	c.tell(head + "\r\n" + string(chunk))
+	if statuses, _ := c.answers(); len(statuses) != 1 || statuses[0] != http.StatusForbidden {
+		t.Errorf("64 KiB without a signature: %v, want 403", statuses)
+	}
+	c = w.dial()
+	c.tell(signed + strings.Repeat(string(chunk), 9) + "0\r\n\r\n")
 	if statuses, _ := c.answers(); len(statuses) != 1 || statuses[0] != http.StatusRequestEntityTooLarge {
 		t.Errorf("576 KiB in chunks: %v, want 413", statuses)
 	}
