@@ -59,11 +59,15 @@ func (b *Broker) sealUpstream(ctx context.Context, c Connection, u upstream) (va
 	if u.Subject == "" {
 		return nil, nil
 	}
+	return b.sealUpstreamAt(ctx, c.ref("upstream"), u)
+}
+
+func (b *Broker) sealUpstreamAt(ctx context.Context, place vault.Ref, u upstream) (vault.Sealed, error) {
 	doc, err := json.Marshal(u)
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "the upstream account could not be written")
 	}
-	return b.vault.Seal(ctx, c.ref("upstream"), secret.New(string(doc)))
+	return b.vault.Seal(ctx, place, secret.New(string(doc)))
 }
 
 // openUpstream returns what sealUpstream sealed, the zero value where there is nothing.
@@ -71,12 +75,16 @@ func (b *Broker) openUpstream(ctx context.Context, c Connection) (u upstream, er
 	if len(c.Upstream) == 0 {
 		return u, nil
 	}
-	doc, err := b.vault.Open(ctx, c.ref("upstream"), c.Upstream)
+	return b.openUpstreamAt(ctx, c.ref("upstream"), c.Upstream)
+}
+
+func (b *Broker) openUpstreamAt(ctx context.Context, place vault.Ref, sealed vault.Sealed) (u upstream, err error) {
+	doc, err := b.vault.Open(ctx, place, sealed)
 	if err != nil {
 		return u, err
 	}
 	if err := json.Unmarshal([]byte(doc.Expose()), &u); err != nil {
-		return u, fault.Wrap(fault.Internal, err, "the upstream account of connection %s is damaged", c.ID)
+		return u, fault.Wrap(fault.Internal, err, "the upstream account of %s is damaged", place.Key)
 	}
 	return u, nil
 }

@@ -137,33 +137,12 @@ func sorted(in []string) []string {
 	return slices.Compact(out)
 }
 
-// connectionKey names the one connection that a request can be served from: what decides which token it is names it (threat M05).
-func connectionKey(account access.Account, workload, user string, p Provider, flow string, resources, audiences, scopes []string) string {
-	parts := []string{"connection-1", string(account), workload, user, p.UID, flow}
-	list := func(name string, in []string) {
-		in = sorted(in)
-		parts = append(parts, name, strconv.Itoa(len(in))) // the count tells where one list ends and the next begins
-		parts = append(parts, in...)
-	}
-	list("resources", resources)
-	list("audiences", audiences)
-	if flow != FlowUserFederation {
-		list("scopes", scopes)
-	}
-	return digest(parts...)
-}
-
 // ref says where a token of the connection is sealed.
 func (c Connection) ref(column string) vault.Ref {
 	return vault.Ref{
 		Account: c.Account, Table: "connections", Column: column, Key: c.Key, Workload: c.Workload, User: c.User,
 		Provider: c.Provider, Generation: c.Generation, Identity: c.Identity,
 	}
-}
-
-// key names the connection that the flow is for.
-func (f Flow) key(p Provider) string {
-	return connectionKey(f.Account, f.Workload, f.User, p, FlowUserFederation, f.Resources, f.Audiences, nil)
 }
 
 // ref says where a value of the flow is sealed.

@@ -184,7 +184,12 @@ func (b *Broker) redeem(ctx context.Context, caller access.Caller, flow Flow) er
 	if err != nil {
 		return b.redeemFailed(ctx, caller, flow, provider, fence, err)
 	}
-	c, err := b.storeGrant(ctx, flow, provider, grant, upstreamOf(endpoints, provider, grant), fence)
+	told, err := vendor.ofResource(provider, flow.Resource, grant.Scopes)
+	if err != nil {
+		return b.redeemFailed(ctx, caller, flow, provider, fence, &UpstreamError{Kind: Rejected, Code: "invalid_scope", Description: fault.Public(err).Msg})
+	}
+	grant.Scopes = told
+	c, err := b.storeGrant(ctx, flow, provider, vendor, grant, upstreamOf(endpoints, provider, grant), fence)
 	if errors.Is(err, errOtherAccount) {
 		return b.otherAccount(ctx, caller, flow, fence)
 	}
@@ -218,6 +223,9 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 		_, err := b.store.FailFlow(ctx, flow.ID, reason, fence)
 		return err
 	})
+	if err == nil && !up.Claims.IsZero() {
+		err = b.keepChallenge(ctx, flow, up)
+	}
 	if err != nil {
 		return err
 	}
@@ -229,19 +237,15 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 
 // storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end. It
 // returns errOtherAccount where it must not replace what is there.
-func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Grant, u upstream, fence int64) (Connection, error) {
-	key := flow.key(p)
+func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, v Vendor, grant Grant, u upstream, fence int64) (Connection, error) {
+	key := flow.name().key()
 	var c Connection
 	var refused error // of no use to try again
 	err := b.commit(ctx, func(ctx context.Context) error {
 		old, err := b.store.Connection(ctx, flow.Account, key)
 		switch {
 		case errors.Is(err, fault.NotFound):
-			old = Connection{
-				Account: flow.Account, ID: "cn_" + random(15), Key: key, Workload: flow.Workload, User: flow.User, Provider: p.UID,
-				Flow: FlowUserFederation, Asserted: flow.UserKind == string(identity.UIDUser), Resources: flow.Resources,
-				Audiences: flow.Audiences, Created: b.now(),
-			}
+			old = b.connectionOf(flow, key)
 		case err != nil:
 			return err
 		}
@@ -251,10 +255,17 @@ func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Gr
 		} else if err != nil {
 			return err
 		}
-		if c, err = b.sealGrant(ctx, old, p, grant, u, flow.Scopes); err != nil {
+		grant, l, was := grant, Lineage{}, old
+		if v.Resources != nil {
+			if l, err = b.graft(ctx, old, p, grant.RefreshToken, u); err != nil {
+				return err
+			}
+			was.Lineage, grant.RefreshToken = l.ID, secret.Text{}
+		}
+		if c, err = b.sealGrant(ctx, was, p, grant, u, flow.Scopes); err != nil {
 			return err
 		}
-		err = b.store.FinishRedeem(ctx, flow.ID, fence, c, old.Generation)
+		err = b.store.FinishRedeem(ctx, flow.ID, fence, c, old.Generation, l)
 		if !errors.Is(err, fault.Conflict) {
 			return err
 		}
@@ -267,6 +278,38 @@ func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, grant Gr
 		return c, fault.Wrap(fault.Unavailable, err, "the token of provider %s could not be stored", p.Name)
 	}
 	return c, refused
+}
+
+// connectionOf is a new connection, of the flow.
+func (b *Broker) connectionOf(flow Flow, key string) Connection {
+	return Connection{
+		Account: flow.Account, ID: "cn_" + random(15), Key: key, Workload: flow.Workload, User: flow.User, Provider: flow.Provider,
+		Flow: FlowUserFederation, Asserted: flow.UserKind == string(identity.UIDUser), Resources: flow.Resources, Resource: flow.Resource,
+		Audiences: flow.Audiences, Created: b.now(),
+	}
+}
+
+// keepChallenge keeps what the provider asks of the user, where it said so when it refused a code.
+func (b *Broker) keepChallenge(ctx context.Context, flow Flow, up *UpstreamError) error {
+	key := flow.name().key()
+	return b.commit(ctx, func(ctx context.Context) error {
+		c, err := b.store.Connection(ctx, flow.Account, key)
+		switch {
+		case errors.Is(err, fault.NotFound):
+			c = b.connectionOf(flow, key)
+			c.Identity = flow.Identity
+		case err != nil:
+			return err
+		}
+		next, err := b.challenged(ctx, c, up)
+		if err != nil {
+			return err
+		}
+		if c.Generation > 0 { // a token that lives goes on
+			next.State, next.Reason = c.State, c.Reason
+		}
+		return b.store.SwapConnection(ctx, next, c.Generation)
+	})
 }
 
 // afterConflict tells the three meanings of a refused FinishRedeem apart: our own earlier write whose answer was lost

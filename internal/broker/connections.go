@@ -40,8 +40,10 @@ type InventoryStore interface {
 	ConnectionView(ctx context.Context, account access.Account, id string) (ConnectionView, error)
 	// MoveConnection replaces the row of oldKey by c, which has another key, where its generation is still oldGeneration
 	// and its state is active; else it returns Conflict, and also where c.Key exists. The fence rises.
-	MoveConnection(ctx context.Context, c Connection, oldKey string, oldGeneration int64) error
-	// DeleteConnection removes the row, with what is sealed in it and its attempts.
+	// If l has an ID, it replaces the lineage of that ID in the same transaction, if no lease of it lives, its generation is
+	// the one before l's and no other connection that is not revoked lives on it; else it returns Conflict.
+	MoveConnection(ctx context.Context, c Connection, oldKey string, oldGeneration int64, l Lineage) error
+	// DeleteConnection removes the row, with what is sealed in it and its attempts, and its lineage.
 	DeleteConnection(ctx context.Context, account access.Account, id string) error
 	// LastAttempt returns the newest attempt on subject, or NotFound.
 	LastAttempt(ctx context.Context, account access.Account, subject string) (Attempt, error)
@@ -107,9 +109,20 @@ func (b *Broker) Connection(ctx context.Context, caller access.Caller, id string
 }
 
 // DeleteConnection removes a connection with what is sealed in it. Nobody is told at the provider: RevokeConnection does
-// that, and a revocation that it left pending goes on.
+// that, and a revocation that it left pending goes on. A refresh token that other connections live on too is deleted with
+// it, since it would bring the deleted one's token again without the user: they are good until their access tokens end.
 func (b *Broker) DeleteConnection(ctx context.Context, caller access.Caller, id string) error {
-	if _, err := b.permitConnection(ctx, caller, access.DeleteConnection, id, ""); err != nil {
+	others := func() string {
+		c, err := b.store.ConnectionByID(ctx, caller.Account, id)
+		if err != nil {
+			return ""
+		}
+		if ids, err := b.sharedWith(ctx, c); err == nil && len(ids) > 0 {
+			return "the refresh token goes with it, which these live on too: " + several(ids)
+		}
+		return ""
+	}
+	if _, err := b.permitConnection(ctx, caller, access.DeleteConnection, id, others()); err != nil {
 		return err
 	}
 	return b.store.DeleteConnection(ctx, caller.Account, id)
@@ -163,14 +176,41 @@ func (b *Broker) TransferConnection(ctx context.Context, caller access.Caller, i
 	if err != nil {
 		return ConnectionView{}, err
 	}
-	if err := b.store.MoveConnection(ctx, moved, c.Key, c.Generation); err != nil {
+	l, err := b.moveLineage(ctx, c, moved)
+	if err != nil {
+		return ConnectionView{}, err
+	}
+	if err := b.store.MoveConnection(ctx, moved, c.Key, c.Generation, l); err != nil {
 		return ConnectionView{}, err
 	}
 	from := v.WorkloadName
 	v.Connection, v.WorkloadName = moved, to.Name
-	v.Access, v.Refresh, v.Attributes, v.Upstream = nil, nil, nil, nil
+	v.Access, v.Refresh, v.Attributes, v.Upstream, v.Claims = nil, nil, nil, nil, nil
 	event := b.guard.Event(ctx, caller, access.TransferConnection, v.facts("transferred", "from workload identity "+from))
 	return v, event.Wait(ctx)
+}
+
+// moveLineage is the lineage that c alone lives on, sealed for what it is moved to. It has no ID if there is none.
+func (b *Broker) moveLineage(ctx context.Context, c, moved Connection) (Lineage, error) {
+	if others, err := b.sharedWith(ctx, c); err != nil {
+		return Lineage{}, err
+	} else if len(others) > 0 {
+		return Lineage{}, fault.New(fault.Conflict, "connection %q lives on one refresh token with %s, and two workload identities cannot share one: "+
+			"revoke those first (tabard connection revoke ID)", c.ID, several(others))
+	}
+	l, err := b.store.Lineage(ctx, c.Account, c.Lineage)
+	if c.Lineage == "" || errors.Is(err, fault.NotFound) {
+		return Lineage{}, nil
+	}
+	if err != nil {
+		return Lineage{}, err
+	}
+	token, u, err := b.openLineage(ctx, l)
+	if err != nil {
+		return Lineage{}, err
+	}
+	l.Workload, l.Family = moved.Workload, moved.name().family()
+	return b.nextLineage(ctx, l, token, u)
 }
 
 func transferable(c Connection, v ConnectionView, to identity.Workload) error {
@@ -191,7 +231,7 @@ func transferable(c Connection, v ConnectionView, to identity.Workload) error {
 func (b *Broker) reseal(ctx context.Context, c Connection, workload string) (Connection, error) {
 	next := c
 	next.Workload, next.Generation, next.Updated = workload, c.Generation+1, b.now()
-	next.Key = connectionKey(c.Account, workload, c.User, Provider{UID: c.Provider}, c.Flow, c.Resources, c.Audiences, nil)
+	next.Key = next.name().key()
 	for _, t := range []struct {
 		column   string
 		from, to *[]byte

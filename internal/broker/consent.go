@@ -95,7 +95,7 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 	flow := Flow{
 		ID: digest("session-1", session), Account: g.caller.Account, Workload: g.workload.UID, WorkloadName: g.workload.Name,
 		Generation: g.workload.Generation, Token: g.token.Hash, User: g.token.UserRef, UserKind: string(g.token.User.Kind),
-		Provider: g.provider.UID, ProviderName: g.provider.Name, Identity: g.provider.Identity, Resources: r.Resources,
+		Provider: g.provider.UID, ProviderName: g.provider.Name, Identity: g.provider.Identity, Resources: r.Resources, Resource: r.resource,
 		Audiences: r.Audiences, Scopes: scopes, Requested: r.Scopes, ReturnURL: r.ReturnURL, Force: r.Force, State: FlowCreated,
 		Created: now, Expires: now.Add(SessionLifetime),
 	}
@@ -268,9 +268,13 @@ func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor
 	if err != nil {
 		return VisitURL{}, err
 	}
+	claims, err := b.claimsFor(ctx, flow.name())
+	if err != nil {
+		return VisitURL{}, err
+	}
 	to, err := b.upstream.AuthorizationURL(endpoints, provider, vendor, AuthorizationRequest{
 		RedirectURI: b.CallbackURL(provider), Scopes: flow.Scopes, State: state, Verifier: verifier,
-		Resources: flow.Resources, Audiences: flow.Audiences, Custom: custom,
+		Resources: flow.Resources, Audiences: flow.Audiences, Custom: custom, Claims: claims,
 	})
 	if err != nil {
 		return VisitURL{}, err

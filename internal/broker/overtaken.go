@@ -19,7 +19,7 @@ func (b *Broker) overtaken(ctx context.Context, g grounds, r Request, flow Flow)
 	if flow.Force || flow.State == FlowRedeeming || flow.Identity != g.provider.Identity {
 		return Outcome{}, false, nil
 	}
-	c, err := b.store.Connection(ctx, flow.Account, flow.key(g.provider))
+	c, err := b.store.Connection(ctx, flow.Account, flow.name().key())
 	if errors.Is(err, fault.NotFound) {
 		return Outcome{}, false, nil
 	}

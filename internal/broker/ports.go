@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 type Store interface {
 	ProviderStore
 	ConnectionStore
+	LineageStore
 	FlowStore
 	InventoryStore
 	RevocationStore
@@ -86,8 +88,10 @@ type FlowStore interface {
 	// ReturnCode moves redeeming → code_held where the fence is still fence, and closes the attempt as not_sent.
 	ReturnCode(ctx context.Context, id string, fence int64) error
 	// FinishRedeem moves redeeming → redeemed where the fence is still fence, erases code and verifier, stores c as
-	// SwapConnection does with oldGeneration, and closes the attempt as stored: one transaction, else Conflict.
-	FinishRedeem(ctx context.Context, id string, fence int64, c Connection, oldGeneration int64) error
+	// SwapConnection does with oldGeneration, and closes the attempt as stored: one transaction, else Conflict. If l has an
+	// ID it is stored too, where it is new or its generation is no other than before. Lineages of c's user and provider that
+	// no connection is left on are deleted.
+	FinishRedeem(ctx context.Context, id string, fence int64, c Connection, oldGeneration int64, l Lineage) error
 	// AnswerFlow moves created or code_held → redeemed with the id of a connection that another flow made, and erases what
 	// is sealed; else it returns Conflict.
 	AnswerFlow(ctx context.Context, account access.Account, id, connection string) error
@@ -143,6 +147,7 @@ type AuthorizationRequest struct {
 	Resources   []string    // RFC 8707
 	Audiences   []string
 	Custom      map[string]secret.Text // cannot override what the broker sets
+	Claims      secret.Text            // that the provider asked for; empty for none (OpenID Connect Core §5.5)
 }
 
 // CodeGrant is a code to redeem.
@@ -197,10 +202,12 @@ const (
 // UpstreamError is a provider's failure, bounded and cleaned.
 type UpstreamError struct {
 	Kind        UpstreamKind
-	Status      int    // HTTP status, 0 where there was none
-	Code        string // RFC 6749 §5.2 error, "" where there was none
-	Description string // error_description, cleaned
-	Err         error  // private cause; may name addresses
+	Status      int         // HTTP status, 0 where there was none
+	Code        string      // RFC 6749 §5.2 error, "" where there was none
+	Description string      // error_description, cleaned
+	Sub         string      // suberror: what kind of Code it is, at some providers
+	Claims      secret.Text // a JSON object that the provider wants in the next authorization request; empty for none
+	Err         error       // private cause; may name addresses
 }
 
 // Error has everything, for logs.
@@ -216,6 +223,28 @@ func (e *UpstreamError) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+// asksUser reports whether the grant is good and the provider wants its user before it serves this request (OpenID Connect
+// Core §3.1.2.6). Some say so in a suberror of invalid_grant.
+func (e *UpstreamError) asksUser() bool {
+	code := e.Code
+	if code == "invalid_grant" {
+		code = e.Sub
+	}
+	switch code {
+	case "interaction_required", "consent_required", "login_required", "basic_action", "additional_action":
+		return e.Kind == Rejected
+	}
+	return false
+}
+
+// reason is what a connection says of a refusal.
+func (e *UpstreamError) reason() string {
+	if e.Code == "invalid_grant" && e.Sub != "" {
+		return e.Sub
+	}
+	return cmp.Or(e.Code, "invalid_grant")
 }
 
 // Unwrap gives the private cause.

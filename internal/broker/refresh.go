@@ -28,7 +28,7 @@ const (
 func (b *Broker) renew(ctx context.Context, g grounds, r Request, c Connection) (Connection, error) {
 	deadline, seen := b.now().Add(waitForOther), c.Generation
 	for {
-		if !c.usable(g.provider) || len(c.Refresh) == 0 {
+		if !c.usable(g.provider) || len(c.Refresh) == 0 && c.Lineage == "" {
 			return c, errConsentNeeded
 		}
 		after, receipt, err := b.refreshOnce(ctx, g, r, c)
@@ -70,6 +70,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // refreshOnce takes the lease and uses the refresh token. A Conflict means that somebody else holds or held it.
 func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connection) (Connection, access.Receipt, error) {
 	none := access.Receipt{}
+	if c.Lineage != "" {
+		return b.refreshShared(ctx, g, c, g.vendor.renewal(c))
+	}
 	// Whatever can fail without cost fails before the lease: endpoints, key service, damaged rows.
 	endpoints, clientSecret, err := b.client(ctx, g.provider)
 	if err != nil {
@@ -166,6 +169,12 @@ func (b *Broker) refreshFailed(ctx context.Context, g grounds, c Connection, fen
 	switch {
 	case !ok || up.Kind == Unsent || up.Kind == Busy:
 		return b.handBack(ctx, g, c, fence, "not_sent", providerFault(g.provider, "the refresh", err))
+	case up.asksUser():
+		next, err := b.challenged(ctx, c, up)
+		if err != nil {
+			return b.handBack(ctx, g, c, fence, "rejected", err)
+		}
+		return b.giveUp(ctx, g, next, fence, next.Reason, "rejected")
 	case g.vendor.deadGrant(up):
 		return b.giveUp(ctx, g, c, fence, cmp.Or(up.Code, "invalid_grant"), "rejected")
 	case up.Kind == Rejected:

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -33,14 +34,15 @@ func (b *Broker) ReportTokenInvalid(ctx context.Context, caller access.Caller, w
 		}
 		return NeedsReauth, nil
 	}
-	if len(c.Refresh) == 0 {
+	if len(c.Refresh) == 0 && c.Lineage == "" {
 		return b.distrust(ctx, g, c)
 	}
-	last, err := b.store.LastAttempt(ctx, c.Account, c.ID)
+	last, err := b.store.LastAttempt(ctx, c.Account, cmp.Or(c.Lineage, c.ID))
 	switch pause := last.Started.Add(reportPause).Sub(b.now()); {
 	case errors.Is(err, fault.NotFound):
 	case err != nil:
 		return "", err
+	case c.Lineage != "" && (last.Finished.IsZero() || last.Outcome == "stored") && c.Updated.Before(last.Started): // a sibling's
 	case pause > 0 && last.Finished.IsZero() || pause > 0 && last.Outcome == "stored":
 		return c.State, nil // there is, or will be, another token than the one that was refused
 	case pause > 0:

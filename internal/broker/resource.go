@@ -57,3 +57,59 @@ func (v Vendor) resourceOf(provider string, scopes []string) (string, error) {
 	}
 	return found, nil
 }
+
+// ofResource returns the granted scopes that are of the resource, or of none. An error means that the token is for another
+// resource than was asked for: it names scopes, and none of that resource.
+func (v Vendor) ofResource(p Provider, resource string, granted []string) ([]string, error) {
+	if v.Resources == nil || resource == "" {
+		return granted, nil
+	}
+	found, other := false, ""
+	kept := granted[:0:0]
+	for _, s := range granted {
+		switch of, _ := v.Resources.split(s); of {
+		case resource:
+			found = true
+			kept = append(kept, s)
+		case "":
+			kept = append(kept, s)
+		default:
+			other = of
+		}
+	}
+	if other != "" && !found {
+		return nil, fault.New(fault.Unavailable, "provider %s answered with a token for %s, and one for %s was asked for", p.Name, clean(other, 200), resource)
+	}
+	if granted == nil {
+		return nil, nil
+	}
+	return kept, nil
+}
+
+// obtained returns which of the scopes that were asked for count as asked of the user, after a refresh that asked for them
+// without the user: those that were granted, and those that answers do not name. The others were not declined by anybody.
+func (v Vendor) obtained(asked, granted []string) []string {
+	if granted == nil {
+		return asked
+	}
+	var out []string
+	for _, s := range asked {
+		resource, name := v.Resources.split(s)
+		if resource == "" || v.Resources.Whole != "" && name == v.Resources.Whole && len(granted) > 0 || v.covers(granted, []string{s}) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// renewal returns the scopes to refresh the connection with: its refresh token is for other resources too. They are those
+// of the last request that were granted, in the spelling of the request.
+func (v Vendor) renewal(c Connection) []string {
+	scopes := v.obtained(c.Requested, c.Granted)
+	for _, s := range scopes {
+		if resource, _ := v.Resources.split(s); resource == c.Resource {
+			return scopes
+		}
+	}
+	return v.union(scopes, c.Granted)
+}

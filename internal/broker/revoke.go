@@ -30,7 +30,7 @@ type Revocation struct {
 	Account    access.Account
 	ID         string
 	Connection string // id of the connection, which may be gone
-	Column     string // of the connection that the token was in: "refresh" or "access"
+	Column     string // of the connection that the token was in: "refresh" or "access"; or inLineage
 	Key        string // of the connection, as are the next five
 	Workload   string
 	User       string
@@ -48,16 +48,35 @@ type Revocation struct {
 }
 
 func (r Revocation) ref() vault.Ref {
+	if r.Column == inLineage {
+		return vault.Ref{
+			Account: r.Account, Table: "lineages", Column: "refresh", Key: r.Key, Workload: r.Workload, User: r.User,
+			Provider: r.Provider, Identity: r.Identity,
+		}
+	}
 	return Connection{
 		Account: r.Account, Key: r.Key, Workload: r.Workload, User: r.User, Provider: r.Provider, Generation: r.Generation, Identity: r.Identity,
 	}.ref(r.Column)
 }
 
+// OfOther reports whether the revocation is of a token of a lineage, and not of this generation of l.
+func (r Revocation) OfOther(l Lineage) bool { return r.Column == inLineage && r.Key != l.place() }
+
+// hint is the token_type_hint of the token (RFC 7009 §2.1).
+func (r Revocation) hint() string {
+	if r.Column == "access" {
+		return "access_token"
+	}
+	return "refresh_token"
+}
+
 // RevocationStore keeps revocations. Times of leases are the database's; Due is the core's.
 type RevocationStore interface {
 	// RevokeConnection replaces the row of c.Key by c where its generation is still oldGeneration, else returns Conflict.
-	// The fence rises and the lease is cleared. Where r has an ID, the same transaction adds it, leased for ttl.
-	RevokeConnection(ctx context.Context, c Connection, oldGeneration int64, r Revocation, ttl time.Duration) error
+	// The fence rises and the lease is cleared. Where r has an ID, the same transaction adds it, leased for ttl. If no
+	// connection is left on c's lineage, that is deleted. It returns Conflict too if last, or the generation of a lineage
+	// that r is of, is not so any more.
+	RevokeConnection(ctx context.Context, c Connection, oldGeneration int64, r Revocation, ttl time.Duration, last bool) error
 	// AddRevocation adds a pending one that nobody has leased.
 	AddRevocation(ctx context.Context, r Revocation) error
 	// LeaseRevocation takes the pending one that is due by t for longest and that nobody has leased: its fence and tries
@@ -100,15 +119,18 @@ func (b *Broker) RevokeConnection(ctx context.Context, caller access.Caller, id 
 		return RevokeOutcome{}, err
 	}
 	v.Connection, v.Refreshable = c, false
-	v.Access, v.Refresh, v.Attributes, v.Upstream = nil, nil, nil, nil
+	v.Access, v.Refresh, v.Attributes, v.Upstream, v.Claims = nil, nil, nil, nil, nil
 	out := RevokeOutcome{View: v, Upstream: RevocationSkipped}
-	if r.ID == "" {
+	if r.ID == "" && r.Detail == "" {
 		return b.alreadyRevoked(ctx, caller, out, c)
 	}
 	// What was begun ends even if the caller goes away: the local half is durable, and the trail must say so.
 	ctx = context.WithoutCancel(ctx)
-	if err := b.guard.Event(ctx, caller, access.RevokeConnection, v.facts("revoked", "")).Wait(ctx); err != nil {
+	if err := b.guard.Event(ctx, caller, access.RevokeConnection, v.facts("revoked", r.Detail)).Wait(ctx); err != nil {
 		return RevokeOutcome{}, err
+	}
+	if out.Detail = r.Detail; r.ID == "" {
+		return out, nil
 	}
 	r, err = b.tryRevocation(ctx, caller, r)
 	out.Upstream, out.Detail = r.State, r.Detail
@@ -128,7 +150,8 @@ func (b *Broker) alreadyRevoked(ctx context.Context, caller access.Caller, out R
 	return out, b.guard.Event(ctx, caller, access.RevokeConnection, out.View.facts("revoked", string(out.Upstream))).Wait(ctx)
 }
 
-// revokeHere does the local half. The revocation has no ID where none was begun. With now it is leased, for the try that
+// revokeHere does the local half. The revocation has no ID where none was begun; if that is because other connections live
+// on the same refresh token, its Detail names them. With now it is leased, for the try that
 // follows; else SweepRevocations makes the first one.
 func (b *Broker) revokeHere(ctx context.Context, account access.Account, id string, skip, now bool) (Connection, Revocation, error) {
 	const tries = 5 // each loses to somebody who changed the row
@@ -139,7 +162,13 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 		}
 		var r Revocation
 		var ttl time.Duration
-		if !skip && (len(c.Refresh) > 0 || len(c.Access) > 0) {
+		others, err := b.sharedWith(ctx, c)
+		if err != nil {
+			return c, r, err
+		}
+		if len(others) > 0 && !skip {
+			r.Detail = "the provider is not told: the connections " + several(others) + " live on the same refresh token, which is revoked with the last of them"
+		} else if !skip && (len(c.Refresh) > 0 || len(c.Access) > 0 || c.Lineage != "") {
 			if r, err = b.revocationOf(ctx, c); err != nil {
 				return c, Revocation{}, err
 			}
@@ -148,9 +177,9 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 			}
 		}
 		next := c
-		next.Access, next.Refresh, next.Attributes, next.Upstream, next.Expires = nil, nil, nil, nil, time.Time{}
+		next.Access, next.Refresh, next.Attributes, next.Upstream, next.Claims, next.Expires = nil, nil, nil, nil, nil, time.Time{}
 		next.State, next.Reason, next.Generation, next.Updated = Revoked, "revoked", c.Generation+1, b.now()
-		err = b.store.RevokeConnection(ctx, next, c.Generation, r, ttl)
+		err = b.store.RevokeConnection(ctx, next, c.Generation, r, ttl, len(others) == 0)
 		if !errors.Is(err, fault.Conflict) || try == tries {
 			return next, r, err
 		}
@@ -166,6 +195,12 @@ func (b *Broker) revocationOf(ctx context.Context, c Connection) (Revocation, er
 		return Revocation{}, err
 	}
 	vendor, _ := b.catalogue.Vendor(p.Vendor)
+	if c.Lineage != "" && vendor.Revoke.Token != "access_token" {
+		l, err := b.store.Lineage(ctx, c.Account, c.Lineage)
+		if !errors.Is(err, fault.NotFound) {
+			return b.lineageRevocation(c, l), err
+		}
+	}
 	r := Revocation{
 		Account: c.Account, ID: "rv_" + random(15), Connection: c.ID, Column: "refresh", Key: c.Key, Workload: c.Workload, User: c.User,
 		Provider: c.Provider, Generation: c.Generation, Identity: c.Identity, Token: c.Refresh, State: RevocationPending,
@@ -229,14 +264,14 @@ func (b *Broker) revokeUpstream(ctx context.Context, r Revocation) (RevocationSt
 	if endpoints.Revocation = revocationEndpoint(endpoints, p, vendor); endpoints.Revocation == "" {
 		return RevocationUnsupported, nil
 	}
-	if only := vendor.Revoke.Token; only != "" && only != r.Column+"_token" {
+	if only := vendor.Revoke.Token; only != "" && only != r.hint() {
 		return RevocationFailed, fault.New(fault.Conflict, "this vendor revokes by a valid %s only, and there was none", only)
 	}
 	token, err := b.vault.Open(ctx, r.ref(), r.Token)
 	if err != nil {
 		return mendable(err), err
 	}
-	err = b.upstream.Revoke(ctx, endpoints, p, vendor, clientSecret, token, r.Column+"_token")
+	err = b.upstream.Revoke(ctx, endpoints, p, vendor, clientSecret, token, r.hint())
 	up, ok := errors.AsType[*UpstreamError](err)
 	switch {
 	case err == nil:

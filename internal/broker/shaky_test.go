@@ -62,8 +62,12 @@ func (s *shaky) FinishLease(ctx context.Context, c broker.Connection, fence int6
 	return s.around("FinishLease", func() error { return s.Store.FinishLease(ctx, c, fence, outcome) })
 }
 
-func (s *shaky) FinishRedeem(ctx context.Context, id string, fence int64, c broker.Connection, old int64) error {
-	return s.around("FinishRedeem", func() error { return s.Store.FinishRedeem(ctx, id, fence, c, old) })
+func (s *shaky) FinishLineage(ctx context.Context, l broker.Lineage, outcome string, c *broker.Connection, old int64) error {
+	return s.around("FinishLineage", func() error { return s.Store.FinishLineage(ctx, l, outcome, c, old) })
+}
+
+func (s *shaky) FinishRedeem(ctx context.Context, id string, fence int64, c broker.Connection, old int64, l broker.Lineage) error {
+	return s.around("FinishRedeem", func() error { return s.Store.FinishRedeem(ctx, id, fence, c, old, l) })
 }
 
 func (s *shaky) ReturnCode(ctx context.Context, id string, fence int64) error {

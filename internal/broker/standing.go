@@ -125,7 +125,7 @@ func (b *Broker) EndConnection(ctx context.Context, caller access.Caller, id str
 		return Ended{}, err
 	}
 	out := Ended{Generation: c.Generation - 1, Upstream: RevocationSkipped}
-	if r.ID == "" { // ended by another, or by the same call before the server died; or there was nothing to tell the provider
+	if r.ID == "" && r.Detail == "" { // ended by another, or by the same call before the server died; or there was nothing to tell the provider
 		r, err = b.store.RevocationOf(ctx, c.Account, c.ID)
 		if err != nil && !errors.Is(err, fault.NotFound) {
 			return Ended{}, err
@@ -136,6 +136,8 @@ func (b *Broker) EndConnection(ctx context.Context, caller access.Caller, id str
 		out.Upstream, out.Detail = r.State, r.Detail
 	case upstream && was == Revoked:
 		out.Detail = "it was revoked before, without telling the provider"
+	case upstream && r.Detail != "":
+		out.Detail = r.Detail
 	case upstream:
 		out.Detail = "it had no tokens"
 	}

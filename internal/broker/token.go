@@ -212,14 +212,19 @@ func (b *Broker) userToken(ctx context.Context, g grounds, r Request) (Outcome, 
 			return Outcome{}, b.unlessDenied(ctx, g, err)
 		}
 	}
-	key := connectionKey(g.caller.Account, g.workload.UID, g.token.UserRef, g.provider, FlowUserFederation, r.Resources, r.Audiences, nil)
-	c, err := b.store.Connection(ctx, g.caller.Account, key)
+	name := g.name(r, FlowUserFederation, g.token.UserRef)
+	c, err := b.store.Connection(ctx, g.caller.Account, name.key())
 	if errors.Is(err, fault.NotFound) {
-		return b.openSession(ctx, g, r, Connection{})
+		return b.fromSibling(ctx, g, r, name)
 	}
 	if err != nil {
 		return Outcome{}, err
 	}
+	return b.fromVault(ctx, g, r, c)
+}
+
+// fromVault serves USER_FEDERATION from the connection, or opens a consent session.
+func (b *Broker) fromVault(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
 	if r.Force || !c.usable(g.provider) || !g.vendor.serves(c, r.Scopes) {
 		return b.openSession(ctx, g, r, c)
 	}
@@ -253,6 +258,11 @@ func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection
 			return Outcome{}, err
 		}
 	}
+	return b.handOut(ctx, g, c)
+}
+
+// handOut decides about the token, and hands it out with the receipt of its record.
+func (b *Broker) handOut(ctx context.Context, g grounds, c Connection) (Outcome, error) {
 	receipt, err := b.releasing(ctx, g, c, "")
 	if err != nil {
 		return Outcome{}, err
@@ -324,13 +334,13 @@ type direct struct {
 
 // directToken serves the stored token until it expires, then a new one.
 func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct) (Outcome, error) {
-	key := connectionKey(g.caller.Account, g.workload.UID, d.user, g.provider, d.flow, r.Resources, r.Audiences, r.Scopes)
+	key := g.name(r, d.flow, d.user).key()
 	c, err := b.store.Connection(ctx, g.caller.Account, key)
 	switch {
 	case errors.Is(err, fault.NotFound):
 		c = Connection{
 			Account: g.caller.Account, ID: "cn_" + random(15), Key: key, Workload: g.workload.UID, User: d.user,
-			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Audiences: r.Audiences, Created: b.now(),
+			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Resource: r.resource, Audiences: r.Audiences, Created: b.now(),
 		}
 	case err != nil:
 		return Outcome{}, err
@@ -398,7 +408,7 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, u upstream, asked []string) (Connection, error) {
 	c.Generation++
 	c.Identity = p.Identity
-	c.Requested = asked
+	c.Requested, c.Claims = asked, nil
 	c.Granted = grant.Scopes
 	if c.Granted == nil {
 		c.Granted = asked

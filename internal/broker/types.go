@@ -138,9 +138,12 @@ type Connection struct {
 	Requested  []string // scopes asked for at the last consent
 	Granted    []string // scopes granted
 	Access     vault.Sealed
-	Refresh    vault.Sealed // empty where there is none
+	Refresh    vault.Sealed // empty where there is none, or where it is the lineage's
 	Attributes vault.Sealed // JSON object of the vendor's attributes; empty where there are none
 	Upstream   vault.Sealed // JSON object of the account at the provider; empty where it is not known
+	Claims     vault.Sealed // what the provider asked of the user when it refused; empty for nothing
+	Resource   string       // that the scopes name, at a vendor with Resources
+	Lineage    string       // id of the lineage whose refresh token it lives on; "" for one of its own, or none
 	TokenType  string
 	Expires    time.Time // of the access token; zero where the provider did not say
 	State      ConnectionState
@@ -180,6 +183,7 @@ type Flow struct {
 	ProviderName string
 	Identity     string // the provider's security identity when the flow began
 	Resources    []string
+	Resource     string // as the connection's
 	Audiences    []string
 	Scopes       []string // to ask the provider for
 	Requested    []string // what the caller asked for: what the poll must be served with

@@ -21,7 +21,8 @@ const (
 	maxExpiry      = 10 * 365 * 24 * time.Hour // longer is a provider's way to say never
 	maxDescription = 256                       // characters of an error_description that we keep
 	maxErrorCode   = 64
-	minRedacted    = 6 // shorter values are found in any sentence
+	maxClaims      = 2048 // bytes of a claims challenge
+	minRedacted    = 6    // shorter values are found in any sentence
 )
 
 // classify turns a token endpoint's answer into a grant or a *broker.UpstreamError:
@@ -40,6 +41,7 @@ func classify(a answer, v broker.Vendor, sent []secret.Text) (broker.Grant, erro
 	}
 	code, description, failed := parseError(members, v, sent)
 	e := &broker.UpstreamError{Status: a.status, Code: code, Description: description, Err: err}
+	e.Sub, e.Claims = errorCode(members, "suberror", sent), claims(members, sent)
 	switch s := a.status; {
 	case s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s == http.StatusTooEarly:
 		e.Kind = broker.Busy
@@ -111,6 +113,7 @@ func text(members map[string]json.RawMessage, name string) (s string, ok bool) {
 func parseError(members map[string]json.RawMessage, v broker.Vendor, sent []secret.Text) (code, description string, failed bool) {
 	code, ok := text(members, "error")
 	failed = !ok || code != ""
+	code = errorCode(members, "error", sent)
 	name := "error_description"
 	if v.MessageName != "" {
 		name = v.MessageName
@@ -118,14 +121,44 @@ func parseError(members map[string]json.RawMessage, v broker.Vendor, sent []secr
 	if !failed && v.MessageName == "" {
 		return "", "", false
 	}
-	if len(code) > maxErrorCode || strings.ContainsFunc(code, notErrorChar) {
-		code = ""
-	}
-	if code != redact(code, sent) {
-		code = ""
-	}
 	description, _ = text(members, name)
 	return code, clean(description, sent), failed
+}
+
+// errorCode returns a member that is an error code, "" for any other.
+func errorCode(members map[string]json.RawMessage, name string, sent []secret.Text) string {
+	code, _ := text(members, name)
+	if len(code) > maxErrorCode || strings.ContainsFunc(code, notErrorChar) || code != redact(code, sent) {
+		return ""
+	}
+	return code
+}
+
+// claims returns what the provider wants in the parameter claims of the next authorization request: a JSON object (OpenID
+// Connect Core §5.5), as the member or in its text. It goes through a browser, so that one that is too long, or repeats
+// what we sent in whatever spelling, is none.
+func claims(members map[string]json.RawMessage, sent []secret.Text) secret.Text {
+	doc := []byte(members["claims"])
+	if s, ok := text(members, "claims"); ok {
+		doc = []byte(s)
+	}
+	if len(doc) > maxClaims {
+		return secret.Text{}
+	}
+	if _, err := parseObject(doc); err != nil {
+		return secret.Text{}
+	}
+	var object map[string]any
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.UseNumber()
+	if d.Decode(&object) != nil || len(object) == 0 {
+		return secret.Text{}
+	}
+	written, err := json.Marshal(object) // one spelling of each character
+	if err != nil || len(written) > maxClaims || string(written) != redact(string(written), sent) {
+		return secret.Text{}
+	}
+	return secret.New(string(written))
 }
 
 // notErrorChar: RFC 6749 appendix A.7, without the space, which no registered code has.

@@ -40,6 +40,9 @@ func (c *Client) AuthorizationURL(e broker.Endpoints, p broker.Provider, v broke
 		query.Set(name, value)
 	}
 	addCustom(query, r.Custom, r.Audiences)
+	if !r.Claims.IsZero() { // in place of any other spelling, as a caller's
+		addCustom(query, map[string]secret.Text{"claims": r.Claims}, nil)
+	}
 	query.Set("response_type", "code")
 	query.Set("client_id", p.ClientID)
 	query.Set("redirect_uri", r.RedirectURI)

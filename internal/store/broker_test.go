@@ -289,13 +289,13 @@ func TestFlow(t *testing.T) {
 		must(t, start(0))
 
 		c := aConnection(account, "k1", "prov1")
-		wantCode(t, "finish under another fence", db.FinishRedeem(ctx, "f1", 1, c, 0), fault.Conflict)
+		wantCode(t, "finish under another fence", db.FinishRedeem(ctx, "f1", 1, c, 0, broker.Lineage{}), fault.Conflict)
 		_, err = db.Connection(ctx, account, "k1")
 		wantCode(t, "connection of a refused redemption", err, fault.NotFound)
 		won = race(t, 50, fault.Conflict, func(i int) error {
 			mine := c
 			mine.ID = fmt.Sprint("id-", i)
-			return db.FinishRedeem(context.Background(), "f1", 2, mine, 0)
+			return db.FinishRedeem(context.Background(), "f1", 2, mine, 0, broker.Lineage{})
 		})
 		wantEqual(t, "winners of the redemption's end", won, 1)
 		done := flow(db.FlowByID(ctx, "f1"))
@@ -319,12 +319,12 @@ func TestFinishRedeemIsWhole(t *testing.T) {
 		must(t, db.HoldCode(ctx, "f1", vault.Sealed("code"), vault.Sealed("verifier")))
 		fence, err := db.StartRedeem(ctx, "f1", broker.Attempt{Kind: "redeem"}, ttl)
 		must(t, err)
-		wantCode(t, "stale generation", db.FinishRedeem(ctx, "f1", fence, aConnection(account, "k1", "prov1"), 5), fault.Conflict)
+		wantCode(t, "stale generation", db.FinishRedeem(ctx, "f1", fence, aConnection(account, "k1", "prov1"), 5, broker.Lineage{}), fault.Conflict)
 		f := got[broker.Flow](t)(db.FlowByID(ctx, "f1"))
 		wantEqual(t, "flow", fmt.Sprint(f.State, string(f.Code)), "redeemingcode")
 		next := aConnection(account, "k1", "prov1")
 		next.Generation = 2
-		must(t, db.FinishRedeem(ctx, "f1", fence, next, 1))
+		must(t, db.FinishRedeem(ctx, "f1", fence, next, 1, broker.Lineage{}))
 	})
 }
 

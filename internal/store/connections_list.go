@@ -11,7 +11,9 @@ import (
 // connectionViews is the whole row but for its ciphertexts, which the list does not even read.
 const connectionViews = `SELECT c.account, c.key, c.id, c.workload, c.user_ref, c.provider, c.flow, c.asserted, c.resources,
 	c.audiences, c.requested, c.granted, {none}, {none}, c.token_type, c.expires, c.state, c.reason, c.generation, c.identity,
-	c.fence, c.lease_until, c.created, c.updated, {none}, {none}, COALESCE(w.name, ''), p.name, CASE WHEN length(c.refresh) > 0 THEN 1 ELSE 0 END
+	c.fence, c.lease_until, c.created, c.updated, {none}, {none}, {none}, c.resource, c.lineage, COALESCE(w.name, ''), p.name,
+	CASE WHEN length(c.refresh) > 0 OR c.state <> 'revoked' AND EXISTS (SELECT 1 FROM lineages l
+		WHERE c.lineage <> '' AND l.account = c.account AND l.id = c.lineage AND l.reason = '') THEN 1 ELSE 0 END
 	FROM connections c JOIN providers p ON p.account = c.account AND p.uid = c.provider
 	LEFT JOIN workloads w ON w.account = c.account AND w.uid = c.workload WHERE c.account = $1`
 
@@ -46,10 +48,13 @@ func (d *DB) ConnectionView(ctx context.Context, account access.Account, id stri
 }
 
 // MoveConnection implements broker.InventoryStore.
-func (d *DB) MoveConnection(ctx context.Context, c broker.Connection, oldKey string, oldGeneration int64) error {
+func (d *DB) MoveConnection(ctx context.Context, c broker.Connection, oldKey string, oldGeneration int64, l broker.Lineage) error {
 	const query = `UPDATE connections SET key = $1, workload = $2, access = $3, refresh = $4, generation = $5, updated = $6,
 		extra = $7, upstream = $8, fence = fence + 1 WHERE account = $9 AND key = $10 AND generation = $11 AND state = 'active'`
-	return d.engine.single(ctx, func(ctx context.Context, s session) error {
+	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if err := moveLineage(ctx, s, l, c.ID); err != nil {
+			return err
+		}
 		n, err := s.exec(ctx, query, c.Key, c.Workload, blob(c.Access), blob(c.Refresh), c.Generation, millis(c.Updated), blob(c.Attributes),
 			blob(c.Upstream), string(c.Account), oldKey, oldGeneration)
 		if err != nil {
@@ -62,8 +67,12 @@ func (d *DB) MoveConnection(ctx context.Context, c broker.Connection, oldKey str
 // DeleteConnection implements broker.InventoryStore.
 func (d *DB) DeleteConnection(ctx context.Context, account access.Account, id string) error {
 	const attempts = `DELETE FROM attempts WHERE account = $1 AND subject = $2`
+	const lineage = `DELETE FROM lineages WHERE account = $1 AND id = (SELECT lineage FROM connections WHERE account = $1 AND id = $2)`
 	const connection = `DELETE FROM connections WHERE account = $1 AND id = $2`
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if _, err := s.exec(ctx, lineage, string(account), id); err != nil {
+			return classify(err)
+		}
 		n, err := s.exec(ctx, connection, string(account), id)
 		if err != nil {
 			return classify(err)

@@ -16,7 +16,7 @@ import (
 const (
 	flowColumns = `id, account, workload, workload_name, generation, token, user_ref, user_kind, provider, provider_name, identity,
 	resources, audiences, scopes, requested, return_url, session, custom_state, custom_params, code, verifier, state, reason, fence,
-	lease_until, connection, created, expires, force, upstream`
+	lease_until, connection, created, expires, force, upstream, resource`
 	visitColumns = `state, flow, cookie, verifier, issuer, iss_sent, spent, created`
 
 	// eraseFlow removes what is sealed in a flow.
@@ -31,7 +31,7 @@ func scanFlow(s scanner) (f broker.Flow, err error) {
 	err = s.Scan(&f.ID, (*string)(&f.Account), &f.Workload, &f.WorkloadName, &f.Generation, &f.Token, &f.User, &f.UserKind,
 		&f.Provider, &f.ProviderName, &f.Identity, &resources, &audiences, &scopes, &requested, &f.ReturnURL,
 		(*[]byte)(&f.Session), (*[]byte)(&f.CustomState), (*[]byte)(&f.CustomParams), (*[]byte)(&f.Code), (*[]byte)(&f.Verifier), (*string)(&f.State),
-		&f.Reason, &f.Fence, &lease, &f.Connection, &created, &expires, &f.Force, (*[]byte)(&f.Upstream))
+		&f.Reason, &f.Fence, &lease, &f.Connection, &created, &expires, &f.Force, (*[]byte)(&f.Upstream), &f.Resource)
 	if err != nil {
 		return f, err
 	}
@@ -57,7 +57,7 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 	const count = `SELECT count(*) FROM flows WHERE account = $1 AND workload = $2 AND user_ref = $3 AND expires > $4
 		AND state IN ('created', 'code_held', 'redeeming')`
 	const query = `INSERT INTO flows (` + flowColumns + `, visits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, 0)`
+		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, 0)`
 	quota, err := d.quota(ctx, f.Account, accounts.Connections)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 		_, err := s.exec(ctx, query, f.ID, string(f.Account), f.Workload, f.WorkloadName, f.Generation, f.Token, f.User, f.UserKind,
 			f.Provider, f.ProviderName, f.Identity, encodeList(f.Resources), encodeList(f.Audiences), encodeList(f.Scopes),
 			encodeList(f.Requested), f.ReturnURL, blob(f.Session), blob(f.CustomState), blob(f.CustomParams), blob(f.Code), blob(f.Verifier),
-			string(f.State), f.Reason, f.Fence, millis(f.LeaseUntil), f.Connection, millis(f.Created), millis(f.Expires), flag(f.Force), blob(f.Upstream))
+			string(f.State), f.Reason, f.Fence, millis(f.LeaseUntil), f.Connection, millis(f.Created), millis(f.Expires), flag(f.Force), blob(f.Upstream), f.Resource)
 		return unique(orphan(err, "credential provider %q does not exist", f.ProviderName), "the session exists already")
 	})
 }
@@ -203,7 +203,7 @@ func stepped(row scanner) (account access.Account, err error) {
 }
 
 // FinishRedeem implements broker.FlowStore. The verifiers of the flow's visits go too.
-func (d *DB) FinishRedeem(ctx context.Context, id string, fence int64, c broker.Connection, oldGeneration int64) error {
+func (d *DB) FinishRedeem(ctx context.Context, id string, fence int64, c broker.Connection, oldGeneration int64, l broker.Lineage) error {
 	const query = `UPDATE flows SET state = 'redeemed', connection = $1, ` + eraseFlow + `
 		WHERE id = $2 AND account = $3 AND state = 'redeeming' AND fence = $4 RETURNING account`
 	return d.engine.write(only(ctx, c.Account), func(ctx context.Context, s session) error {
@@ -214,7 +214,13 @@ func (d *DB) FinishRedeem(ctx context.Context, id string, fence int64, c broker.
 		if _, err := s.exec(ctx, eraseVisits, id); err != nil {
 			return classify(err)
 		}
+		if err := graftLineage(ctx, s, l); err != nil {
+			return err
+		}
 		if err := swapConnection(ctx, s, c, oldGeneration); err != nil {
+			return err
+		}
+		if err := pruneLineages(ctx, s, c); err != nil {
 			return err
 		}
 		return settle(ctx, s, account, id, fence, "stored")

@@ -92,7 +92,8 @@ func (d *DB) EraseUser(ctx context.Context, account access.Account, ref string) 
 	statements := []string{
 		`DELETE FROM users WHERE account = $1 AND ref = $2`,
 		`DELETE FROM user_assertions WHERE account = $1 AND user_ref = $2`,
-		`UPDATE connections SET upstream = {none}, extra = {none} WHERE account = $1 AND user_ref = $2`,
+		`DELETE FROM lineages WHERE account = $1 AND user_ref = $2`,
+		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none} WHERE account = $1 AND user_ref = $2`,
 	}
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
 		for _, query := range statements {

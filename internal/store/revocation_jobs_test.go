@@ -138,7 +138,7 @@ func TestEndConsents(t *testing.T) {
 				t.Errorf("flow %s: got state %s, reason %q, %d bytes of code", id, f.State, f.Reason, len(f.Code))
 			}
 		}
-		wantCode(t, "a redemption that was under way", db.FinishRedeem(ctx, "f3", fence, aConnection(account, "k1", "prov1"), 0), fault.Conflict)
+		wantCode(t, "a redemption that was under way", db.FinishRedeem(ctx, "f3", fence, aConnection(account, "k1", "prov1"), 0, broker.Lineage{}), fault.Conflict)
 		if v := got[broker.Visit](t)(db.SpendVisit(ctx, "s1", "cookie-s1")); len(v.Verifier) > 0 {
 			t.Error("the verifier of a visit is still there")
 		}

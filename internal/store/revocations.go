@@ -21,8 +21,11 @@ func scanRevocation(s scanner) (r broker.Revocation, err error) {
 }
 
 // RevokeConnection implements broker.RevocationStore.
-func (d *DB) RevokeConnection(ctx context.Context, c broker.Connection, oldGeneration int64, r broker.Revocation, ttl time.Duration) error {
+func (d *DB) RevokeConnection(ctx context.Context, c broker.Connection, oldGeneration int64, r broker.Revocation, ttl time.Duration, last bool) error {
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if err := leaveLineage(ctx, s, c, r, last); err != nil {
+			return err
+		}
 		if err := swapConnection(ctx, s, c, oldGeneration); err != nil || r.ID == "" {
 			return err
 		}

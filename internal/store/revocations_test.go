@@ -75,18 +75,18 @@ func TestMoveAndDeleteConnection(t *testing.T) {
 		moved := c
 		moved.Upstream = vault.Sealed("u2")
 		moved.Key, moved.Workload, moved.Generation, moved.Access, moved.Refresh, moved.Attributes = "k2", "w2", 2, vault.Sealed("a2"), vault.Sealed("r2"), vault.Sealed("x2")
-		wantCode(t, "another generation", db.MoveConnection(ctx, moved, "k1", 7), fault.Conflict)
+		wantCode(t, "another generation", db.MoveConnection(ctx, moved, "k1", 7, broker.Lineage{}), fault.Conflict)
 		clash := moved
 		clash.Key = "k3"
-		wantCode(t, "a key that is taken", db.MoveConnection(ctx, clash, "k1", 1), fault.Conflict)
+		wantCode(t, "a key that is taken", db.MoveConnection(ctx, clash, "k1", 1, broker.Lineage{}), fault.Conflict)
 		_, err := db.LastAttempt(ctx, account, c.ID)
 		wantCode(t, "no attempt", err, fault.NotFound)
 		fence := got[int64](t)(db.LeaseConnection(ctx, attempt(c), "k1", ttl))
 		last := got[broker.Attempt](t)(db.LastAttempt(ctx, account, c.ID))
 		wantEqual(t, "attempt", last, broker.Attempt{Account: account, Subject: c.ID, Fence: fence, Kind: "refresh", Generation: 1, Started: at})
-		wantCode(t, "while it is leased", db.MoveConnection(ctx, moved, "k1", 1), fault.Conflict)
+		wantCode(t, "while it is leased", db.MoveConnection(ctx, moved, "k1", 1, broker.Lineage{}), fault.Conflict)
 		must(t, db.FinishLease(ctx, c, fence, "not_sent"))
-		won := race(t, 4, fault.Conflict, func(int) error { return db.MoveConnection(ctx, moved, "k1", 1) })
+		won := race(t, 4, fault.Conflict, func(int) error { return db.MoveConnection(ctx, moved, "k1", 1, broker.Lineage{}) })
 		wantEqual(t, "movers", won, 1)
 		moved.Fence = fence + 1
 		wantEqual(t, "moved", got[broker.Connection](t)(db.Connection(ctx, account, "k2")), moved)
@@ -113,10 +113,10 @@ func TestRevocations(t *testing.T) {
 		gone.Generation, gone.State, gone.Access, gone.Refresh = 2, broker.Revoked, nil, nil
 		r := aRevocation(c, "r1")
 		r.Tries, r.Fence = 1, 1
-		wantCode(t, "another generation", db.RevokeConnection(ctx, gone, 5, r, ttl), fault.Conflict)
+		wantCode(t, "another generation", db.RevokeConnection(ctx, gone, 5, r, ttl, true), fault.Conflict)
 		_, err := db.RevocationOf(ctx, account, c.ID)
 		wantCode(t, "nothing is left of what failed", err, fault.NotFound)
-		must(t, db.RevokeConnection(ctx, gone, 1, r, ttl))
+		must(t, db.RevokeConnection(ctx, gone, 1, r, ttl, true))
 		wantEqual(t, "revocation", got[broker.Revocation](t)(db.RevocationOf(ctx, account, c.ID)), r)
 		_, err = db.RevocationOf(ctx, other, c.ID)
 		wantCode(t, "another account's", err, fault.NotFound)
