@@ -19,6 +19,7 @@ func mayName() map[string]string {
 		"issuers.claims":           "rules that tokens must meet, written by administrators",
 		"issuers.subject_claim":    "the name of a claim",
 		"issuers.policy_claims":    "names of claims, written by administrators",
+		"connections.claims":       "sealed",
 		"attempts.subject":         "the id of a connection or flow",
 		"flows.user_kind":          "jwt or uid",
 		"federation_rules.subject": "a pattern for workloads, written by administrators",
