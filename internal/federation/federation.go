@@ -123,13 +123,13 @@ type Reviewer interface {
 	Review(ctx context.Context, issuer string, token secret.Text, subject string, audiences []string) error
 }
 
-// Config is what a Service needs. Store, Vault, Guard, Keys, Server and Account are required.
+// Config is what a Service needs. Store, Vault, Guard, Keys, Metadata, Server and Account are required.
 type Config struct {
 	Store    Store
 	Vault    Vault
 	Guard    *access.Guard
 	Keys     keyring.Source
-	Metadata keyring.MetadataSource // what issuers' metadata leads to is pinned; nil where no metadata is followed
+	Metadata keyring.MetadataSource // what issuers' metadata leads to is pinned
 	Reviewer Reviewer               // nil where no issuer is asked about its tokens
 	Server   string                 // the server's public URL: session credentials of another one do not open
 	Account  access.Account         // the account that is meant where a bearer of a token names none
@@ -149,16 +149,13 @@ type Service struct {
 
 // New checks the configuration and returns a Service. It contacts nobody.
 func New(c Config) (*Service, error) {
-	if c.Store == nil || c.Vault == nil || c.Guard == nil || c.Keys == nil || c.Server == "" || c.Account == "" {
-		return nil, fault.New(fault.Internal, "federation needs a store, a vault, a guard, a key source, the server's public URL and its account")
+	if c.Store == nil || c.Vault == nil || c.Guard == nil || c.Keys == nil || c.Metadata == nil || c.Server == "" || c.Account == "" {
+		return nil, fault.New(fault.Internal, "federation needs a store, a vault, a guard, a key source, a source of metadata, the server's public URL and its account")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	keys := keyring.New(c.Keys, readKeys, c.Now)
-	if c.Metadata != nil {
-		keys.Pinned(c.Metadata, c.Store, keyring.WorkloadKeysPin)
-	}
+	keys := keyring.New(c.Keys, readKeys, c.Now).Pinned(c.Metadata, c.Store, keyring.WorkloadKeysPin)
 	return &Service{Config: c, keys: keys}, nil
 }
 

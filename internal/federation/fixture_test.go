@@ -1,6 +1,7 @@
 package federation_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/tabard-id/tabard/internal/federation"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/jws/jwstest"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/kms"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/store"
@@ -66,6 +68,13 @@ type source struct {
 	doc     []byte
 	err     error
 	fetches int
+	host    string // where the keys are, if not at the issuer
+}
+
+func (s *source) IssuerMetadata(_ context.Context, issuer string, _ bool) (keyring.Metadata, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return keyring.Metadata{JWKS: cmp.Or(s.host, issuer) + "/keys"}, nil
 }
 
 func (s *source) JWKS(context.Context, string, string) ([]byte, error) {
@@ -124,7 +133,7 @@ func newWorld(t testing.TB) *world {
 	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock, Decider: access.Table{}})
 	t.Cleanup(guard.Close)
 	w.config = federation.Config{
-		Store: w.db, Vault: sealer, Guard: guard, Keys: w.keys, Reviewer: w.review, Server: publicURL, Account: account, Now: w.clock,
+		Store: w.db, Vault: sealer, Guard: guard, Keys: w.keys, Metadata: w.keys, Reviewer: w.review, Server: publicURL, Account: account, Now: w.clock,
 	}
 	w.Service = ok(federation.New(w.config))(t)
 	w.root = access.Caller{Account: account, Principal: "prn-root", Name: "root", Roles: []access.Role{access.Root}}

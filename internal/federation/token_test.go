@@ -222,6 +222,26 @@ func TestA25_TheIssuerIsDown(t *testing.T) {
 	}
 }
 
+// M08: the keys of workloads' tokens come from no other host than the one that was named first.
+func TestM08_WorkloadKeysMove(t *testing.T) {
+	w, _ := newAgent(t)
+	if _, err := w.assume(role("agent"), w.jwt(nil)); err != nil {
+		t.Fatal(err)
+	}
+	w.later(25 * time.Hour) // past the keys' life
+	before := w.keys.fetches
+	w.keys.host = "https://evil.example"
+	_, last := w.refused("moved", role("agent"), w.jwt(nil), fault.Denied)
+	if !strings.Contains(last.Facts.Detail, "moved its workload-keys endpoint to another host: an administrator accepts that by tabard issuer enable URL --accept-endpoints") || w.keys.fetches != before {
+		t.Errorf("the trail has %q after %d fetches", last.Facts.Detail, w.keys.fetches-before)
+	}
+	w.keys.host = ""
+	w.later(time.Minute)
+	if _, err := w.assume(role("agent"), w.jwt(nil)); err != nil {
+		t.Errorf("back: %v", err)
+	}
+}
+
 // M34: an issuer at or under the server's own URL names no workloads either, also if a row says that it does.
 func TestM34_OwnIssuersNameNoWorkloads(t *testing.T) {
 	w, _ := newAgent(t)

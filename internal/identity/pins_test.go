@@ -30,7 +30,7 @@ func TestM08_UserInfoMoves(t *testing.T) {
 	_, err := w.UserInfo(t.Context(), agent, m.Token)
 	wantCode(t, "moved before the first use", err, fault.Denied)
 	if msg := fault.Public(err).Msg; !strings.Contains(msg, "moved its userinfo endpoint to another host") ||
-		!strings.Contains(msg, "tabard issuer enable "+issuerURL+" --accept-endpoints") || strings.Contains(msg, "evil") {
+		!strings.Contains(msg, "tabard issuer enable URL --accept-endpoints") || strings.Contains(msg, "evil") {
 		t.Errorf("got %q", msg)
 	}
 	if len(source.tokens) != 0 {

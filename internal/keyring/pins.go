@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -78,7 +79,7 @@ func Hold(ctx context.Context, pins Pins, account access.Account, issuer, endpoi
 	if err != nil {
 		return err
 	}
-	return Unmoved(issuer, endpoint, address, pinned, "tabard issuer enable "+issuer+" --accept-endpoints")
+	return Unmoved(issuer, endpoint, address, pinned, "tabard issuer enable URL --accept-endpoints")
 }
 
 // Pinned makes the ring follow metadata only to the origin that is pinned under the name.
@@ -97,7 +98,7 @@ func (r *Ring[K]) address(ctx context.Context, id Issuer) (string, error) {
 		err = Hold(ctx, r.pins, id.Account, id.URL, r.pin, m.JWKS)
 	}
 	if c := fault.CodeOf(err); c == fault.Invalid || c == fault.Denied {
-		err = fault.Wrap(fault.Unauthenticated, err, "%s", fault.Public(err).Msg)
+		err = fault.Wrap(fault.Unauthenticated, errors.Unwrap(err), "%s", fault.Public(err).Msg)
 	}
 	return m.JWKS, err
 }
