@@ -93,7 +93,7 @@ func TestDelegationIsForItsProviders(t *testing.T) {
 		"an exchange":             {ask(wat, onBehalf("obo")), fault.Invalid, "without a token of the user's"},
 	} {
 		_, err := w.Token(t.Context(), w.agentA, c.r)
-		if !errors.Is(err, c.code) || !strings.Contains(fault.Public(err).Msg, c.says) {
+		if fault.CodeOf(err) != c.code || !strings.Contains(fault.Public(err).Msg, c.says) {
 			t.Errorf("%s: %v, want %s that says %q", what, err, c.code, c.says)
 		}
 	}

@@ -168,6 +168,18 @@ func TestB08_RefusedBeforeTheRefresh(t *testing.T) {
 	}
 }
 
+// A01: a session is polled by the agent that began it, also if another has a token of the same user.
+func TestA01_AnotherAgentsSessionIsNotPolled(t *testing.T) {
+	w := newWorld(t)
+	held := w.held("alice")
+	must(t, w.complete(w.appA, held, "alice"))
+	out, err := w.Token(t.Context(), w.agentB, ask(w.wat(w.agentB, "alice"), session(held)))
+	if wantEnding(t, "by another agent", err, broker.EndUnknown); !out.AccessToken.IsZero() {
+		t.Error("another agent got the token")
+	}
+	w.token(w.agentA, ask(w.wat(w.agentA, "alice"), session(held)))
+}
+
 // C20: after a mix-up nothing that the wrong party says is shown: it may be an attacker's sentence on our page.
 func TestC20_NoWordsAfterAMixUp(t *testing.T) {
 	w := newWorld(t)

@@ -3,7 +3,6 @@ package federation_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"path/filepath"
 	"sync"
@@ -199,7 +198,7 @@ func (w *world) assume(r federation.Role, jwt string) (federation.Session, error
 func (w *world) refused(what string, r federation.Role, jwt string, code fault.Code) (public string, trail access.Record) {
 	w.t.Helper()
 	s, err := w.assume(r, jwt)
-	if !errors.Is(err, code) || s.AccessKeyID != "" {
+	if fault.CodeOf(err) != code || s.AccessKeyID != "" {
 		w.t.Errorf("%s: got %v, want %s", what, err, code)
 	}
 	last := w.lastRecord(account)

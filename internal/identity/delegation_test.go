@@ -69,7 +69,7 @@ func TestCreateDelegationRefuses(t *testing.T) {
 		"a workload of nobody's": {app, func(n *identity.NewDelegation) { n.Workload = "agent-c" }, fault.Denied, ""},
 	} {
 		_, err := w.CreateDelegation(t.Context(), c.by, w.delegation(c.change), shelf{})
-		if !errors.Is(err, c.code) || !strings.Contains(fault.Public(err).Msg, c.says) {
+		if fault.CodeOf(err) != c.code || !strings.Contains(fault.Public(err).Msg, c.says) {
 			t.Errorf("%s: got %v, want %s that says %q", what, err, c.code, c.says)
 		}
 	}

@@ -2,7 +2,6 @@ package identity_test
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"path/filepath"
 	"sync"
@@ -116,7 +115,7 @@ func (w *world) verify(jwt string) (identity.VerifiedUser, error) {
 func (w *world) refused(name, jwt string, code fault.Code) {
 	w.t.Helper()
 	u, err := w.verify(jwt)
-	if !errors.Is(err, code) || u != (identity.VerifiedUser{}) {
+	if fault.CodeOf(err) != code || u != (identity.VerifiedUser{}) {
 		w.t.Errorf("%s: got %v and user %q, want %s", name, err, u.Subject, code)
 	}
 }

@@ -170,7 +170,7 @@ func TestOpen_Refuses(t *testing.T) {
 		"long":           {write("long", append(bytes.Clone(line), make([]byte, 5000)...), 0o600), fault.Invalid, "one line"},
 	} {
 		w, err := kms.Open(c.uri)
-		if w != nil || !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.says) {
+		if w != nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: Open = %v, %v; want %s with %q", name, w, err, c.code, c.says)
 		}
 		if err != nil && strings.Contains(err.Error(), secretPart[:12]) {

@@ -268,10 +268,10 @@ func TestD01_VaultRowsDoNotMove(t *testing.T) {
 			c.change(&changed)
 			f.rows.put(changed)
 			f.clock.add(vault.KeyLife)
-			if got, err := f.Open(t.Context(), mine, sealed); !errors.Is(err, c.want) || !got.IsZero() {
+			if got, err := f.Open(t.Context(), mine, sealed); fault.CodeOf(err) != c.want || !got.IsZero() {
 				t.Errorf("Open: got %v, want %s", err, c.want)
 			}
-			if _, err := f.Seal(t.Context(), mine, secret.New("x")); !errors.Is(err, c.want) {
+			if _, err := f.Seal(t.Context(), mine, secret.New("x")); fault.CodeOf(err) != c.want {
 				t.Errorf("Seal: got %v, want %s", err, c.want)
 			}
 		})
