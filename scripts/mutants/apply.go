@@ -231,9 +231,14 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 	}
 	assigned := map[ast.Expr]bool{} // no value of the code
 	ast.Inspect(n, func(n ast.Node) bool {
-		if s, ok := n.(*ast.AssignStmt); ok {
-			for _, to := range s.Lhs {
+		switch n := n.(type) {
+		case *ast.AssignStmt:
+			for _, to := range n.Lhs {
 				assigned[to] = true
+			}
+		case *ast.Field: // a parameter
+			for _, name := range n.Names {
+				assigned[name] = true
 			}
 		}
 		switch n := n.(type) {
