@@ -39,9 +39,10 @@ type LineageStore interface {
 	Lineage(ctx context.Context, account access.Account, id string) (Lineage, error)
 	// Siblings returns the ids of the connections that live on the lineage and are not revoked.
 	Siblings(ctx context.Context, account access.Account, id string) ([]string, error)
-	// LeaseLineage takes the lease of a.Subject if its generation is still a.Generation, it has no Reason and no lease lives:
-	// the fence rises, and a is journalled in the same transaction. Else it returns Conflict.
-	LeaseLineage(ctx context.Context, a Attempt, ttl time.Duration) (fence int64, err error)
+	// LeaseLineage takes the lease of a.Subject if its generation is still a.Generation, it has no Reason, no lease lives and
+	// the connection of the key still has the generation, where 0 is of one that does not exist: the fence rises, and a is
+	// journalled in the same transaction. Else it returns Conflict.
+	LeaseLineage(ctx context.Context, a Attempt, key string, generation int64, ttl time.Duration) (fence int64, err error)
 	// FinishLineage replaces what is sealed in l, and its reason, if its fence is still l.Fence, else returns Conflict. It
 	// clears the lease and closes the attempt with outcome. In the same transaction it stores c as SwapConnection does with
 	// oldGeneration, unless c is nil. Repeating a call that succeeded succeeds.
@@ -182,7 +183,7 @@ func (b *Broker) refreshShared(ctx context.Context, g grounds, c Connection, sco
 	}
 	l.Fence, err = b.store.LeaseLineage(ctx, Attempt{
 		Account: l.Account, Subject: l.ID, Kind: "refresh", Generation: l.Generation, Started: b.now(),
-	}, leaseTTL)
+	}, c.Key, c.Generation, leaseTTL)
 	if err != nil {
 		return c, none, err
 	}

@@ -50,12 +50,13 @@ func (d *DB) Siblings(ctx context.Context, account access.Account, id string) ([
 }
 
 // LeaseLineage implements broker.LineageStore. Of finished attempts the last few are kept.
-func (d *DB) LeaseLineage(ctx context.Context, a broker.Attempt, ttl time.Duration) (fence int64, err error) {
+func (d *DB) LeaseLineage(ctx context.Context, a broker.Attempt, key string, generation int64, ttl time.Duration) (fence int64, err error) {
 	const lease = `UPDATE lineages SET fence = fence + 1, lease_until = {now} + $1
-		WHERE account = $2 AND id = $3 AND generation = $4 AND lease_until < {now} AND reason = '' RETURNING fence`
+		WHERE account = $2 AND id = $3 AND generation = $4 AND lease_until < {now} AND reason = ''
+		AND COALESCE((SELECT c.generation FROM connections c WHERE c.account = lineages.account AND c.key = $5), 0) = $6 RETURNING fence`
 	const prune = `DELETE FROM attempts WHERE account = $1 AND subject = $2 AND fence < $3 AND finished > 0`
 	err = d.engine.write(ctx, func(ctx context.Context, s session) error {
-		err := s.row(ctx, lease, ttl.Milliseconds(), string(a.Account), a.Subject, a.Generation).Scan(&fence)
+		err := s.row(ctx, lease, ttl.Milliseconds(), string(a.Account), a.Subject, a.Generation, key, generation).Scan(&fence)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fault.New(fault.Conflict, "the refresh token is leased or has changed meanwhile")
 		}
