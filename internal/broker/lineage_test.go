@@ -214,3 +214,58 @@ func TestM05_DelegationOfASibling(t *testing.T) {
 		t.Error("the trail does not have the decision on what was asked")
 	}
 }
+
+// A consent joins the refresh token that is there only if it is known to be of the same account at the provider: no
+// connection changes its account because its user consented elsewhere with another.
+func TestM05_ConsentOfAnotherAccount(t *testing.T) {
+	for name, row := range map[string]struct {
+		first, second map[string]any // of the ID token; nil for none
+		joins         bool
+	}{
+		"the same":       {map[string]any{"sub": "work"}, map[string]any{"sub": "work"}, true},
+		"another":        {map[string]any{"sub": "work"}, map[string]any{"sub": "home"}, false},
+		"one is unknown": {map[string]any{"sub": "work"}, nil, false},
+		"none is known":  {nil, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := entraWorld(t)
+			w.provider.SetIDToken(row.first)
+			mail := w.entraConsent("Mail.Read", "offline_access")
+			w.provider.SetIDToken(row.second)
+			x := w.entraConsent("api://x/read", "offline_access")
+			first, second := w.connection(mail.Connection), w.connection(x.Connection)
+			if first.Lineage == "" || second.Lineage == "" || (first.Lineage == second.Lineage) != row.joins {
+				t.Errorf("got lineages %q and %q", first.Lineage, second.Lineage)
+			}
+			w.provider.SetIDToken(row.first)
+			w.clock.add(2 * time.Hour)
+			w.served(graph, "Mail.Read")
+			w.provider.SetIDToken(row.second)
+			w.served("api://x", "api://x/read")
+			if row.joins {
+				w.provider.SetIDToken(map[string]any{"sub": "home"})
+				w.clock.add(2 * time.Hour)
+				w.asked("Mail.Read") // the provider answers for another account: nobody's token is replaced
+			}
+		})
+	}
+}
+
+// A refresh token that is dead is dead for all that live on it: it is sent once, and whoever has a token that lives is
+// served until that ends.
+func TestM05_DeadForAll(t *testing.T) {
+	w, _, x := siblings(t)
+	w.clock.add(30 * time.Minute)
+	_, err := w.ReportTokenInvalid(t.Context(), w.agentA, w.wat(w.agentA, "alice"), x.Connection) // x lives longer now
+	must(t, err)
+	w.clock.add(40 * time.Minute)
+	w.provider.RevokeAll()
+	n := w.grants("refresh_token")
+	w.asked("Mail.Read")
+	w.served("api://x", "api://x/read")
+	w.clock.add(time.Hour)
+	w.asked("api://x/read")
+	if c := w.connection(x.Connection); w.grants("refresh_token") != n+1 || c.State != broker.NeedsReauth || c.Reason != "invalid_grant" {
+		t.Errorf("%d refreshes, state %s, reason %q", w.grants("refresh_token")-n, c.State, c.Reason)
+	}
+}
