@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -264,7 +265,11 @@ func TestM05_DeadForAll(t *testing.T) {
 	w.asked("Mail.Read")
 	w.served("api://x", "api://x/read")
 	w.clock.add(time.Hour)
-	w.asked("api://x/read")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // of the real clock: whoever waits for a lease waits in vain
+	defer cancel()
+	if out, err := w.Token(ctx, w.agentA, ask(w.wat(w.agentA, "alice"), at("v"), scopes("api://x/read"))); err != nil || out.Session == "" {
+		t.Fatalf("got session %q, %v", out.Session, err)
+	}
 	if c := w.connection(x.Connection); w.grants("refresh_token") != n+1 || c.State != broker.NeedsReauth || c.Reason != "invalid_grant" {
 		t.Errorf("%d refreshes, state %s, reason %q", w.grants("refresh_token")-n, c.State, c.Reason)
 	}
