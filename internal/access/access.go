@@ -121,6 +121,7 @@ type Unrecorded struct {
 	User     UserFacts // who the user is, as far as a token proved it; records have UserRef
 	Audience string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource
 	Through  []string  // names of the workload identities that the token came through, the latest first; records have them in Detail
+	From     string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
 }
 
 // UserFacts say who a user is. They are personal data: they are never recorded or logged, records have UserRef.

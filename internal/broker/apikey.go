@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -174,27 +173,16 @@ func (b *Broker) DeleteAPIKeyProvider(ctx context.Context, caller access.Caller,
 // workload identity; NotFound for an unknown provider; Unavailable where the key service or the trail cannot be had.
 func (b *Broker) APIKey(ctx context.Context, caller access.Caller, wat secret.Text, provider string) (secret.Text, error) {
 	const action = access.GetResourceAPIKey
-	f := access.Facts{Provider: provider}
-	token, workload, err := b.identity.OpenToken(ctx, caller.Account, wat)
+	t, err := b.identity.Open(ctx, caller, action, wat, access.Facts{Provider: provider}, false)
 	if err != nil {
-		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, action, "token-refused", f, identity.Tell(caller, err))
-		}
 		return secret.Text{}, err
 	}
-	f.Workload, f.WorkloadUID, f.UserRef = workload.Name, workload.UID, token.UserRef
-	f.Asserted, f.User = token.User.Kind == identity.UIDUser, token.UserFacts()
-	if f.Through, err = b.through(ctx, token); err != nil {
-		return secret.Text{}, err
-	}
-	if token.Expired {
-		return secret.Text{}, b.guard.Refuse(ctx, caller, action, "token-expired", f, errTokenExpired())
-	}
+	f := t.Facts
 	p, missing := b.findAPIKey(ctx, caller.Account, provider)
 	var rule string
 	var refused error
 	if missing == nil {
-		if rule, refused, err = b.refusesKey(ctx, token, p); err != nil {
+		if rule, refused, err = b.bars(ctx, t.Token, p.UID, p.Name, p.Tags); err != nil {
 			return secret.Text{}, err
 		}
 	}
@@ -223,26 +211,4 @@ func (b *Broker) APIKey(ctx context.Context, caller access.Caller, wat secret.Te
 		return secret.Text{}, err
 	}
 	return key, nil
-}
-
-// refusesKey returns why a key is not for the user of the token, whoever the agent is, and by which rule; nil where it is.
-// The third result says that it cannot be known.
-func (b *Broker) refusesKey(ctx context.Context, t identity.Token, p APIKeyProvider) (rule string, because, err error) {
-	down, err := b.providerDown(ctx, t.Account, p.UID, p.Name)
-	switch {
-	case err != nil:
-		return "", nil, err
-	case down != nil:
-		return "provider-disabled", down, nil
-	case t.Asserted() && p.Tags[TagAssurance] == identity.Verified:
-		return "assurance", fault.New(fault.Denied, "API-key provider %s serves only verified users (tag %s=verified), and this workload access token "+
-			"names an asserted user id", p.Name, TagAssurance), nil
-	}
-	if id := t.Delegation(); id != "" {
-		_, granted, err := b.identity.Delegated(ctx, t, p.UID)
-		if err != nil || !granted {
-			return "delegation", notDelegated(id, p.Name), err
-		}
-	}
-	return "", nil, nil
 }

@@ -182,7 +182,7 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 	now := b.now()
 	over := !now.Before(flow.Expires)
 	if g.token.Expired && (flow.Token != g.token.Hash || over) {
-		return Outcome{}, b.turnAway(ctx, polled, "token-expired", errTokenExpired())
+		return Outcome{}, b.turnAway(ctx, polled, "token-expired", identity.ErrExpired())
 	}
 	if r.ReturnURL != "" && r.ReturnURL != flow.ReturnURL {
 		return Outcome{}, b.unlessDenied(ctx, g, fault.Field("resourceOauth2ReturnUrl", "differs from the one the session was opened with"))

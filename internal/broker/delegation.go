@@ -7,6 +7,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
 )
 
 // ProviderUIDs implements identity.ProviderNames: the uids of the providers of either kind with the name. It decides nothing
@@ -22,21 +23,30 @@ type bounds struct {
 	scopes     []string
 }
 
-// bound finds the bounds of the token at its provider, and turns away what is for a provider that the user did not
-// delegate.
-func (b *Broker) bound(ctx context.Context, g grounds) (bounds, error) {
-	id := g.token.Delegation()
-	if id == "" {
-		return bounds{}, nil
+// boundsOf are the bounds of the token at the provider with the uid.
+func boundsOf(t identity.Token, providerUID string) bounds {
+	scopes, _, _ := t.Delegated(providerUID)
+	return bounds{delegation: t.Delegation(), scopes: scopes}
+}
+
+// bars returns why the token serves nothing of a provider of either kind, whoever the agent is, and by which rule; nil where
+// it does. The third result says that it cannot be known. Every operation that touches what a provider gave asks here
+// (threat M06).
+func (b *Broker) bars(ctx context.Context, t identity.Token, uid, name string, tags map[string]string) (rule string, because, err error) {
+	down, err := b.providerDown(ctx, t.Account, uid, name)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case down != nil:
+		return "provider-disabled", down, nil
+	case t.Asserted() && tags[TagAssurance] == identity.Verified:
+		return "assurance", fault.New(fault.Denied, "credential provider %s serves only verified users (tag %s=%s), and this workload access "+
+			"token names an asserted user id", name, TagAssurance, identity.Verified), nil
 	}
-	scopes, granted, err := b.identity.Delegated(ctx, g.token, g.provider.UID)
-	if err != nil {
-		return bounds{}, err
+	if _, granted, _ := t.Delegated(uid); !granted {
+		return "delegation", notDelegated(t.Delegation(), name), nil
 	}
-	if !granted {
-		return bounds{}, b.turnAway(ctx, g, "delegation", notDelegated(id, g.provider.Name))
-	}
-	return bounds{delegation: id, scopes: scopes}, nil
+	return "", nil, nil
 }
 
 func notDelegated(id, provider string) error {

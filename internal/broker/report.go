@@ -8,7 +8,6 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
-	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -63,19 +62,11 @@ func (b *Broker) ReportTokenInvalid(ctx context.Context, caller access.Caller, w
 // reportGround finds what a report stands on, and turns away whom it is none of. Another's connection looks absent.
 func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat secret.Text, id string) (grounds, Connection, error) {
 	const action = access.ReportTokenInvalid
-	g := grounds{caller: caller, facts: access.Facts{Connection: id}}
-	var err error
-	if g.token, g.workload, err = b.identity.OpenToken(ctx, caller.Account, wat); err != nil {
-		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, action, "token-refused", g.facts, identity.Tell(caller, err))
-		}
-		return g, Connection{}, err
+	opened, err := b.identity.Open(ctx, caller, action, wat, access.Facts{Connection: id}, false)
+	if err != nil {
+		return grounds{}, Connection{}, err
 	}
-	g.facts.Workload, g.facts.WorkloadUID, g.facts.UserRef = g.workload.Name, g.workload.UID, g.token.UserRef
-	g.facts.Asserted, g.facts.User = g.token.User.Kind == identity.UIDUser, g.token.UserFacts()
-	if g.token.Expired {
-		return g, Connection{}, b.guard.Refuse(ctx, caller, action, "token-expired", g.facts, errTokenExpired())
-	}
+	g := grounds{caller: caller, token: opened.Token, workload: opened.Workload, facts: opened.Facts}
 	v, lookup := b.store.ConnectionView(ctx, caller.Account, id)
 	own := lookup == nil && v.Workload == g.workload.UID && (v.User == g.token.UserRef || v.User == "")
 	if own {
@@ -96,12 +87,13 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 	if g.provider, err = b.store.ProviderByUID(ctx, caller.Account, v.Provider); err != nil {
 		return g, Connection{}, err
 	}
-	if down, err := b.providerDown(ctx, caller.Account, g.provider.UID, g.provider.Name); err != nil {
+	if rule, because, err := b.bars(ctx, g.token, g.provider.UID, g.provider.Name, g.provider.Tags); err != nil {
 		return g, Connection{}, err
-	} else if down != nil {
+	} else if because != nil {
 		g.facts.Outcome = "refused"
-		return g, Connection{}, b.guard.Refuse(ctx, caller, action, "provider-disabled", g.facts, down)
+		return g, Connection{}, b.guard.Refuse(ctx, caller, action, rule, g.facts, because)
 	}
+	g.bounds = boundsOf(g.token, g.provider.UID)
 	var known bool
 	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {
 		return g, Connection{}, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, g.provider.Name)

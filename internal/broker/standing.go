@@ -147,11 +147,3 @@ func (b *Broker) EndConnection(ctx context.Context, caller access.Caller, id str
 	v.Connection = c
 	return out, b.guard.Event(ctx, caller, access.RevokeConnection, v.facts("revoked", why)).Wait(ctx)
 }
-
-// through names the workload identities that the token came through, for the decision (threat B10).
-func (b *Broker) through(ctx context.Context, t identity.Token) ([]string, error) {
-	if len(t.Actors()) == 0 {
-		return nil, nil
-	}
-	return b.identity.Names(ctx, t.Account, t.Actors())
-}

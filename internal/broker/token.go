@@ -71,9 +71,6 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	if r.Session != "" {
 		return b.poll(ctx, g, r)
 	}
-	if g.token.Expired {
-		return Outcome{}, b.turnAway(ctx, g, "token-expired", errTokenExpired())
-	}
 	if r.resource, err = g.vendor.resourceOf(g.provider.Name, r.Scopes); err != nil {
 		return Outcome{}, b.unlessDenied(ctx, g, err)
 	}
@@ -88,41 +85,26 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	return Outcome{}, b.unlessDenied(ctx, g, fault.Field("oauth2Flow", "%s is not a flow: use M2M, USER_FEDERATION or ON_BEHALF_OF_TOKEN_EXCHANGE", r.Flow))
 }
 
-func errTokenExpired() error {
-	return fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one")
-}
-
 // ground opens the workload access token, finds the provider, and turns away what no later step could allow. What
 // exists is told only to a caller that may act for the workload identity.
 func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (grounds, error) {
-	g := grounds{caller: caller, facts: access.Facts{Provider: r.Provider, Flow: r.Flow, Scopes: r.Scopes}}
-	var err error
-	if g.token, g.workload, err = b.identity.OpenToken(ctx, caller.Account, r.Token); err != nil {
-		if errors.Is(err, fault.Unauthenticated) {
-			err = b.guard.Refuse(ctx, caller, access.GetResourceOauth2Token, "token-refused", g.facts, identity.Tell(caller, err))
-		}
+	facts := access.Facts{Provider: r.Provider, Flow: r.Flow, Scopes: r.Scopes}
+	opened, err := b.identity.Open(ctx, caller, access.GetResourceOauth2Token, r.Token, facts, r.Session != "")
+	if err != nil {
 		return grounds{}, err
 	}
-	g.facts.Workload, g.facts.WorkloadUID, g.facts.UserRef = g.workload.Name, g.workload.UID, g.token.UserRef
-	g.facts.Asserted, g.facts.User = g.token.User.Kind == identity.UIDUser, g.token.UserFacts()
-	if g.facts.Through, err = b.through(ctx, g.token); err != nil {
-		return grounds{}, err
-	}
+	g := grounds{caller: caller, token: opened.Token, workload: opened.Workload, facts: opened.Facts}
 	if g.provider, err = b.store.Provider(ctx, caller.Account, r.Provider); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
 	}
-	if down, err := b.providerDown(ctx, caller.Account, g.provider.UID, g.provider.Name); err != nil {
+	if rule, because, err := b.bars(ctx, g.token, g.provider.UID, g.provider.Name, g.provider.Tags); err != nil {
 		return grounds{}, err
-	} else if down != nil {
-		return grounds{}, b.turnAway(ctx, g, "provider-disabled", down)
+	} else if because != nil {
+		return grounds{}, b.turnAway(ctx, g, rule, because)
 	}
 	var known bool
 	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {
 		return grounds{}, b.unlessDenied(ctx, g, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, r.Provider))
-	}
-	if g.facts.Asserted && g.provider.Tags[TagAssurance] == "verified" {
-		return grounds{}, b.turnAway(ctx, g, "assurance",
-			fault.New(fault.Denied, "provider %s serves only verified users (tag %s=verified), and this workload access token names an asserted user id", r.Provider, TagAssurance))
 	}
 	if r.Flow == FlowUserFederation && g.token.User.Kind == identity.NoUser {
 		return grounds{}, b.unlessDenied(ctx, g, fault.Field("workloadIdentityToken",
@@ -134,8 +116,8 @@ func (b *Broker) ground(ctx context.Context, caller access.Caller, r Request) (g
 	if err := r.checkCustom(); err != nil {
 		return grounds{}, b.unlessDenied(ctx, g, err)
 	}
-	g.bounds, err = b.bound(ctx, g)
-	return g, err
+	g.bounds = boundsOf(g.token, g.provider.UID)
+	return g, nil
 }
 
 // unlessDenied returns err to a caller that may act for the workload identity, and the refusal to any other.

@@ -110,41 +110,30 @@ func (s *Service) Exchange(ctx context.Context, caller access.Caller, r Request)
 	}
 	const action = access.ExchangeToken
 	facts := access.Facts{Resource: r.Audience, Scopes: scopes, Outcome: "refused"}
-	t, w, err := s.Identity.OpenToken(ctx, caller.Account, r.Subject)
-	if errors.Is(err, fault.Unauthenticated) {
-		return Issued{}, s.Guard.Refuse(ctx, caller, action, "token-refused", facts, identity.Tell(caller, err))
-	}
+	facts.Audience = r.Audience
+	t, err := s.Identity.Open(ctx, caller, action, r.Subject, facts, false)
 	if err != nil {
 		return Issued{}, err
 	}
-	facts.Workload, facts.WorkloadUID, facts.UserRef, facts.Asserted = w.Name, w.UID, t.UserRef, t.Asserted()
+	facts = t.Facts
 	ground, whole := t.Ground()
-	switch {
-	case t.Expired:
-		return Issued{}, s.Guard.Refuse(ctx, caller, action, "token-expired", facts,
-			fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one"))
-	case !whole:
+	if !whole {
 		return Issued{}, s.Guard.Refuse(ctx, caller, action, "delegation", facts,
 			fault.Field("subject_token", "was minted under a delegation, which is for credential providers only: no token for others is made of it"))
-	}
-	through, err := s.Identity.Names(ctx, caller.Account, t.Actors())
-	if err != nil {
-		return Issued{}, err
 	}
 	e := Exchanged{Account: caller.Account, ID: newID(), Ground: ground, Expires: s.Now().Add(Life)}
 	if t.Expires.Before(e.Expires) {
 		e.Expires = t.Expires
 	}
-	facts.Assertable, facts.Outcome, facts.Detail = w.Assertable(), "released", "token "+e.ID
-	facts.Unrecorded = access.Unrecorded{Released: true, Audience: r.Audience, Through: through, User: t.UserFacts()}
-	if len(through) > 0 {
-		facts.Detail += " through " + strings.Join(through, ", ")
+	facts.Outcome, facts.Detail, facts.Released = "released", "token "+e.ID, true
+	if len(facts.Through) > 0 {
+		facts.Detail += " through " + strings.Join(facts.Through, ", ")
 	}
 	receipt, err := s.decide(ctx, caller, &facts)
 	if err != nil {
 		return Issued{}, err
 	}
-	token, err := s.sign(ctx, e, t, w, through, facts)
+	token, err := s.sign(ctx, e, t.Token, t.Workload, facts.Through, facts)
 	if err != nil {
 		return Issued{}, err
 	}

@@ -321,38 +321,26 @@ func (s *Service) delegationOf(ctx context.Context, w Workload, id string) (Dele
 	return d, user, err
 }
 
-// checkDelegation returns an Unauthenticated fault where the delegation that a token was minted under is over. An agent
+// checkDelegation returns what the delegation that a token was minted under grants, and an Unauthenticated fault where it is
+// over. An agent
 // that the token was passed on to, and exchanged by, is not the one of the delegation, but came through it.
-func (s *Service) checkDelegation(ctx context.Context, account access.Account, b tokenBody, ref string) error {
+func (s *Service) checkDelegation(ctx context.Context, account access.Account, b tokenBody, ref string) ([]Grant, error) {
 	if b.delegation == "" {
-		return nil
+		return nil, nil
 	}
 	d, err := s.store.Delegation(ctx, account, b.delegation)
 	if errors.Is(err, fault.NotFound) || err == nil && (d.UserRef != ref || d.Workload != b.workload && !slices.Contains(b.actors, d.Workload)) {
-		return fault.New(fault.Unauthenticated, "the delegation of the workload access token does not exist any more")
+		return nil, fault.New(fault.Unauthenticated, "the delegation of the workload access token does not exist any more")
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	state, err := s.state(ctx, d)
-	if err != nil || state == DelegationActive {
-		return err
-	}
-	return overDelegation(fault.Unauthenticated, d, state)
-}
-
-// Delegated returns what the delegation of t grants of the provider with the uid. The second result is false where it does
-// not grant that provider. A token that was not minted under a delegation has no bounds of this kind: it must not be asked
-// for. The answer may be a second old.
-func (s *Service) Delegated(ctx context.Context, t Token, providerUID string) ([]string, bool, error) {
-	d, err := s.store.Delegation(ctx, t.Account, t.Delegation())
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	for _, g := range d.Grants {
-		if slices.Contains(g.UIDs, providerUID) {
-			return g.Scopes, true, nil
-		}
+	if state != DelegationActive {
+		return nil, overDelegation(fault.Unauthenticated, d, state)
 	}
-	return nil, false, nil
+	return d.Grants, nil
 }

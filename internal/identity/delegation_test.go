@@ -97,9 +97,9 @@ func TestDelegationMintsUntilItEnds(t *testing.T) {
 	if token.Delegation() != d.ID || token.User.Subject != "alice" || token.Retains() || token.UserRef != d.UserRef {
 		t.Errorf("the token says delegation %q, user %q, retains %t", token.Delegation(), token.User.Subject, token.Retains())
 	}
-	scopes, granted, err := w.Delegated(t.Context(), token, "cp-1")
-	if err != nil || !granted || fmt.Sprint(scopes) != "[read]" {
-		t.Errorf("delegated: %v %t %v", scopes, granted, err)
+	scopes, granted, bounded := token.Delegated("cp-1")
+	if !bounded || !granted || fmt.Sprint(scopes) != "[read]" {
+		t.Errorf("delegated: %v %t %t", scopes, granted, bounded)
 	}
 	w.clock.add(55 * time.Minute)
 	last := ok(mint())(t)

@@ -33,19 +33,16 @@ type Through struct {
 // identity's own, or came through too many; Unauthenticated as OpenToken, and where the token has expired.
 func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, subject secret.Text, workload string) (Through, error) {
 	const action = access.ExchangeToken
-	t, from, opened := s.OpenToken(ctx, caller.Account, subject)
-	if opened == nil && t.Expired {
-		opened = fault.New(fault.Unauthenticated, "the workload access token has expired: the agent that handed it on mints a new one")
-	}
 	w, lookup := s.store.Workload(ctx, caller.Account, workload)
-	facts := access.Facts{Workload: workload, WorkloadUID: w.UID, UserRef: t.UserRef, Asserted: t.Asserted(), Assertable: w.Assertable()}
 	target := Workload{Account: caller.Account, Name: workload}.ARN(s.region)
-	facts.Resource, facts.Audience, facts.User = target, target, t.UserFacts()
-	var err error
-	if opened == nil {
-		if facts.Through, err = s.Names(ctx, caller.Account, append([]string{from.UID}, t.Actors()...)); err != nil {
-			return Through{}, err
-		}
+	facts := access.Facts{Workload: workload, WorkloadUID: w.UID, Resource: target}
+	facts.Audience = target
+	t, opened, err := s.openHandedOn(ctx, caller.Account, subject, w, facts)
+	if err != nil {
+		return Through{}, err
+	}
+	facts = t.Facts
+	if len(facts.Through) > 0 {
 		facts.Detail = clip("through " + strings.Join(facts.Through, ", "))
 	}
 	receipt, err := s.guard.Check(ctx, caller, action, facts)
@@ -54,7 +51,7 @@ func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, su
 	}
 	bad := cmp.Or(opened, lookup)
 	if bad == nil {
-		bad = s.handOn(ctx, t, from, w)
+		bad = s.handOn(ctx, t.Token, t.Workload, w)
 	}
 	if bad != nil {
 		if err := receipt.Wait(ctx); err != nil {
@@ -63,7 +60,7 @@ func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, su
 		return Through{}, s.refuseThrough(ctx, caller, facts, bad)
 	}
 	b := tokenBody{user: t.User, expires: s.now().Add(TokenLife), authenticated: t.AuthTime, delegation: t.Delegation(),
-		actors: append([]string{from.UID}, t.Actors()...), claims: t.Claims, session: t.session}
+		actors: append([]string{t.WorkloadUID}, t.Actors()...), claims: t.Claims, session: t.session}
 	if t.Expires.Before(b.expires) {
 		b.expires = t.Expires
 	}

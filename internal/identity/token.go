@@ -3,16 +3,13 @@ package identity
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
-	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -60,6 +57,8 @@ type Token struct {
 type lineage struct {
 	delegation string
 	actors     []string
+	grants     []Grant  // of the delegation
+	through    []string // names of the actors
 }
 
 // Delegation is the id of the delegation that the token was minted under, "" for none.
@@ -76,6 +75,28 @@ func (t Token) Actors() []string {
 		return nil
 	}
 	return t.lineage.actors
+}
+
+// Through are the names of the Actors, or the uid of one that is gone for good. They MUST NOT be changed.
+func (t Token) Through() []string {
+	if t.lineage == nil {
+		return nil
+	}
+	return t.lineage.through
+}
+
+// Delegated returns the scopes that the token may have at the provider with the uid, and whether it is for that provider at
+// all. bounded is false where the token was not minted under a delegation: then it has no bounds of this kind.
+func (t Token) Delegated(providerUID string) (scopes []string, granted, bounded bool) {
+	if t.Delegation() == "" {
+		return nil, true, false
+	}
+	for _, g := range t.lineage.grants {
+		if slices.Contains(g.UIDs, providerUID) {
+			return g.Scopes, true, true
+		}
+	}
+	return nil, false, true
 }
 
 // UserFacts is who the user is, for a decision.
@@ -247,92 +268,6 @@ func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, 
 	}
 	text := tokenPrefix + base64.RawURLEncoding.EncodeToString(sealed)
 	return Minted{Token: secret.New(text), Expires: time.UnixMilli(b.expires.UnixMilli())}, nil
-}
-
-// OpenToken opens a workload access token and finds its workload identity, alive and of the same generation. It
-// decides nothing about a caller: whoever uses the token must be allowed that workload identity. Expiry is no error
-// here (see Token.Expired). Whatever else is wrong is an Unauthenticated fault, also that the token was revoked, or that
-// its agent, its user or the user's issuer is disabled: what the caller may know of that, Tell adds (threat B02).
-func (s *Service) OpenToken(ctx context.Context, account access.Account, wat secret.Text) (Token, Workload, error) {
-	sealed, err := decodeToken(wat)
-	if err != nil {
-		return Token{}, Workload{}, err
-	}
-	plain, err := s.vault.OpenServer(ctx, vault.RingTokens, s.tokenContext(account), sealed)
-	if errors.Is(err, vault.ErrOpen) {
-		return Token{}, Workload{}, unopened()
-	}
-	if err != nil {
-		return Token{}, Workload{}, err
-	}
-	b, err := decodeTokenBody(plain)
-	if err != nil {
-		return Token{}, Workload{}, err
-	}
-	w, err := s.store.WorkloadByUID(ctx, account, b.workload)
-	switch {
-	case errors.Is(err, fault.NotFound):
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload identity of the workload access token does not exist any more")
-	case err != nil:
-		return Token{}, Workload{}, err
-	case !w.Deleted.IsZero():
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload identity of the workload access token was deleted")
-	case w.Generation != b.generation:
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token is from before its workload identity was deleted")
-	}
-	ref, err := s.UserRef(ctx, account, b.user)
-	if err != nil {
-		return Token{}, Workload{}, err
-	}
-	now, down, err := s.stand(ctx, w, b.user, ref)
-	switch {
-	case err != nil:
-		return Token{}, Workload{}, err
-	case down != nil:
-		return Token{}, Workload{}, fault.Wrap(fault.Unauthenticated, down, "%s", down.unknown())
-	case b.epochs.before(now):
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token was revoked: mint a new one")
-	}
-	if over, err := s.ended(ctx, account, b.session); err != nil {
-		return Token{}, Workload{}, err
-	} else if over {
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the user has signed out, and the workload access token ended with that")
-	}
-	if err := s.shorten(ctx, account, &b); err != nil {
-		return Token{}, Workload{}, err
-	}
-	if err := s.checkDelegation(ctx, account, b, ref); err != nil {
-		return Token{}, Workload{}, err
-	}
-	if err := s.actorsStand(ctx, account, b.actors, b.issued); err != nil {
-		return Token{}, Workload{}, err
-	}
-	sum := sha256.Sum256([]byte(wat.Expose()))
-	return Token{
-		Account: account, WorkloadUID: b.workload, Generation: b.generation, User: b.user, UserRef: ref,
-		Issued: b.issued, Expires: b.expires, Expired: !s.now().Before(b.expires), Hash: hex.EncodeToString(sum[:]),
-		AuthTime: b.authenticated, Claims: b.claims, epochs: b.epochs, session: b.session, retained: b.retained, lineage: b.lineage(),
-	}, w, nil
-}
-
-// unopened is the one answer to a token that is damaged, or of another server or account: they cannot be told apart.
-func unopened() error {
-	return fault.New(fault.Unauthenticated, "the workload access token does not open: it is damaged, or of another server or account")
-}
-
-func decodeToken(wat secret.Text) ([]byte, error) {
-	text := wat.Expose()
-	if len(text) > maxToken {
-		return nil, fault.New(fault.Unauthenticated, "the workload access token is longer than any of this server")
-	}
-	if !strings.HasPrefix(text, tokenPrefix) {
-		return nil, fault.New(fault.Unauthenticated, "the value given as workload access token is none: it does not begin with %s", tokenPrefix)
-	}
-	sealed, err := jws.DecodeBase64(text[len(tokenPrefix):])
-	if err != nil {
-		return nil, unopened()
-	}
-	return sealed, nil
 }
 
 // tokenContext is the associated data of a token: the server's public URL and the account, each behind its length.

@@ -41,7 +41,7 @@ type UserInfo struct {
 // DescribeUser says for whom the workload access token was minted. It asks nobody. Errors: Unauthenticated for a bad or
 // expired token; Denied where the caller is not paired with the workload identity.
 func (s *Service) DescribeUser(ctx context.Context, caller access.Caller, wat secret.Text) (UserDescription, error) {
-	t, _, _, err := s.userBehind(ctx, caller, access.DescribeUser, wat)
+	t, err := s.userBehind(ctx, caller, access.DescribeUser, wat)
 	if err != nil {
 		return UserDescription{}, err
 	}
@@ -53,7 +53,7 @@ func (s *Service) DescribeUser(ctx context.Context, caller access.Caller, wat se
 // was not added so or no token was kept, and as UserInfoSource; Unauthenticated where the user's token does not hold any
 // more; Denied where the issuer answers for another user.
 func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret.Text) (UserInfo, error) {
-	t, w, facts, err := s.userBehind(ctx, caller, access.GetUserInfo, wat)
+	t, err := s.userBehind(ctx, caller, access.GetUserInfo, wat)
 	if err != nil {
 		return UserInfo{}, err
 	}
@@ -67,14 +67,14 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 	if !i.UserInfo || s.userInfo == nil || s.metadata == nil {
 		return UserInfo{}, fault.Field("workloadIdentityToken", "is of the issuer %s, which was not added with userinfo", i.URL)
 	}
-	jwt, err := s.RetainedToken(ctx, t, w)
+	jwt, err := s.RetainedToken(ctx, t.Token, t.Workload)
 	if err != nil {
 		return UserInfo{}, err
 	}
 	endpoint, err := s.userInfoEndpoint(ctx, caller.Account, i.URL)
 	if errors.Is(err, fault.Denied) {
-		facts.Outcome, facts.Detail = "refused", fault.Public(err).Msg
-		err = s.guard.Refuse(ctx, caller, access.GetUserInfo, "endpoint-moved", facts, err)
+		t.Facts.Outcome, t.Facts.Detail = "refused", fault.Public(err).Msg
+		err = s.guard.Refuse(ctx, caller, access.GetUserInfo, "endpoint-moved", t.Facts, err)
 	}
 	if err != nil {
 		return UserInfo{}, err
@@ -93,12 +93,12 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 	}
 	// OIDC Core §5.3.2: an answer for another sub must not be used.
 	if sub, ok := parsed.Claims.String("sub"); !ok || sub != info.Subject {
-		facts.Outcome = "refused"
-		return UserInfo{}, s.guard.Refuse(ctx, caller, access.GetUserInfo, "other-subject", facts,
+		t.Facts.Outcome = "refused"
+		return UserInfo{}, s.guard.Refuse(ctx, caller, access.GetUserInfo, "other-subject", t.Facts,
 			fault.New(fault.Denied, "the issuer's UserInfo endpoint answered for another user than the one of the token"))
 	}
-	facts.Outcome = "released"
-	if err := s.guard.Event(ctx, caller, access.GetUserInfo, facts).Wait(ctx); err != nil {
+	t.Facts.Outcome = "released"
+	if err := s.guard.Event(ctx, caller, access.GetUserInfo, t.Facts).Wait(ctx); err != nil {
 		return UserInfo{}, err
 	}
 	return info, nil
@@ -117,25 +117,12 @@ func (s *Service) userInfoEndpoint(ctx context.Context, account access.Account, 
 }
 
 // userBehind opens the token for the action, and decides and records it.
-func (s *Service) userBehind(ctx context.Context, caller access.Caller, a access.Action, wat secret.Text) (Token, Workload, access.Facts, error) {
-	var f access.Facts
-	t, w, err := s.OpenToken(ctx, caller.Account, wat)
+func (s *Service) userBehind(ctx context.Context, caller access.Caller, a access.Action, wat secret.Text) (Opened, error) {
+	o, err := s.Open(ctx, caller, a, wat, access.Facts{}, false)
 	if err != nil {
-		if errors.Is(err, fault.Unauthenticated) {
-			err = s.guard.Refuse(ctx, caller, a, "token-refused", f, Tell(caller, err))
-		}
-		return Token{}, Workload{}, f, err
+		return Opened{}, err
 	}
-	f = access.Facts{Workload: w.Name, WorkloadUID: w.UID, UserRef: t.UserRef, Asserted: t.Asserted()}
-	f.User = t.UserFacts()
-	if err := s.guard.Permit(ctx, caller, a, f); err != nil {
-		return Token{}, Workload{}, f, err
-	}
-	if t.Expired {
-		return Token{}, Workload{}, f, s.guard.Refuse(ctx, caller, a, "token-expired", f,
-			fault.New(fault.Unauthenticated, "the workload access token has expired: mint a new one"))
-	}
-	return t, w, f, nil
+	return o, s.guard.Permit(ctx, caller, a, o.Facts)
 }
 
 // readUserInfo reads the claims that have a member of their own. Only sub must be there, and of the right type.

@@ -96,7 +96,7 @@ func (w *world) token(agent, user string) secret.Text {
 }
 
 func (w *world) alive(token secret.Text) bool {
-	_, _, err := w.people.OpenToken(w.t.Context(), account, token)
+	_, err := w.people.Open(w.t.Context(), w.root, access.DescribeUser, token, access.Facts{}, true)
 	if err != nil && !errors.Is(err, fault.Unauthenticated) {
 		w.t.Error(err)
 	}
