@@ -208,7 +208,7 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 	want := tokens([]byte(m.target))
 	var found []edit
 	behind := f.behind(n, m.after)
-	add := func(from, to token.Pos) {
+	add := func(from, to token.Pos, with string) {
 		e := edit{mutant: number, file: f.name, from: f.offset(from), to: f.offset(to)}
 		if e.from < behind || m.after != "" && len(found) > 0 {
 			return
@@ -223,7 +223,7 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 		case drop:
 			e.before, e.after, e.plain = "if !mutantIs("+k+") { ", " }", "if false { "+code+" }"
 		case replace:
-			e.before, e.after, e.plain = "mutantPick("+k+", ", ", "+m.with+")", m.with
+			e.before, e.after, e.plain = "mutantPick("+k+", ", ", "+with+")", with
 		}
 		if !slices.ContainsFunc(found, func(o edit) bool { return o.from == e.from && o.to == e.to }) {
 			found = append(found, e)
@@ -246,30 +246,28 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 			return true
 		case *ast.IfStmt:
 			if n.Init != nil && m.verb != drop && m.verb != replace && f.reads(n.Init.Pos(), n.Cond.End(), want) {
-				add(n.Cond.Pos(), n.Cond.End())
+				add(n.Cond.Pos(), n.Cond.End(), m.with)
 			}
 		case *ast.KeyValueExpr: // the key stays, and is no part of the replacement
 			if m.verb == replace && f.reads(n.Pos(), n.End(), want) {
 				_, value, _ := strings.Cut(m.with, ":")
-				m.with = strings.TrimSpace(value)
-				add(n.Value.Pos(), n.Value.End())
+				add(n.Value.Pos(), n.Value.End(), strings.TrimSpace(value))
 			}
 		case *ast.AssignStmt: // likewise
 			if m.verb == replace && len(n.Rhs) == 1 && f.reads(n.Pos(), n.End(), want) {
 				_, value, _ := strings.Cut(m.with, "=")
-				m.with = strings.TrimSpace(value)
-				add(n.Rhs[0].Pos(), n.Rhs[0].End())
+				add(n.Rhs[0].Pos(), n.Rhs[0].End(), strings.TrimSpace(value))
 			}
 			if m.verb == drop && f.reads(n.Pos(), n.End(), want) {
-				add(n.Pos(), n.End())
+				add(n.Pos(), n.End(), m.with)
 			}
 		case ast.Expr:
 			if m.verb != drop && !assigned[n] && f.reads(n.Pos(), n.End(), want) {
-				add(n.Pos(), n.End())
+				add(n.Pos(), n.End(), m.with)
 			}
 		case ast.Stmt:
 			if m.verb == drop && f.reads(n.Pos(), n.End(), want) {
-				add(n.Pos(), n.End())
+				add(n.Pos(), n.End(), m.with)
 			}
 		}
 		return true

@@ -58,6 +58,8 @@ func check(a, b int, err error) (string, error) {
 	}.String(), nil
 }
 
+func twice(v, a, b int, w *int) { v = a; step(); *w = 1; v = a }
+
 func set(v *int, a, b int) { *v = a; v = a }
 
 func (p *pair) check() bool { return p.A > p.B }
@@ -91,6 +93,7 @@ func TestEdits(t *testing.T) {
 		{"a layout of its own", mutant{within: "check", verb: replace, target: "pair{A: a, B: b}", with: "pair{}"}, "}, pair{}).String()", "pair{}.String()"},
 		{"the first behind something", mutant{within: "check", verb: replace, target: "b", with: "a", after: "log(a)"}, "B: mutantPick(7, b, a),", "B: a,"},
 		{"an assigned value", mutant{within: "set", verb: replace, target: "v = a", with: "v = b"}, "v = mutantPick(7, a, b)", "v = b"},
+		{"the second of its kind", mutant{within: "twice", verb: replace, target: "v = a", with: "v = b", after: "step()"}, "step(); *w = 1; v = mutantPick(7, a, b)", "*w = 1; v = b"},
 		{"a constant", mutant{within: "const bound", verb: text, target: "10", with: "99"}, "", "const bound = 99"},
 		{"a text", mutant{within: "check", verb: text, target: "n", with: "y"}, "", `errors.New("yo")`},
 	} {
