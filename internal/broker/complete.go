@@ -285,7 +285,7 @@ func (b *Broker) connectionOf(flow Flow, key string) Connection {
 	return Connection{
 		Account: flow.Account, ID: "cn_" + random(15), Key: key, Workload: flow.Workload, User: flow.User, Provider: flow.Provider,
 		Flow: FlowUserFederation, Asserted: flow.UserKind == string(identity.UIDUser), Resources: flow.Resources, Resource: flow.Resource,
-		Audiences: flow.Audiences, Created: b.now(),
+		Audiences: flow.Audiences, Parameters: flow.Parameters, ParamNames: flow.ParamNames, Created: b.now(),
 	}
 }
 

@@ -96,6 +96,7 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 		ID: digest("session-1", session), Account: g.caller.Account, Workload: g.workload.UID, WorkloadName: g.workload.Name,
 		Generation: g.workload.Generation, Token: g.token.Hash, User: g.token.UserRef, UserKind: string(g.token.User.Kind),
 		Provider: g.provider.UID, ProviderName: g.provider.Name, Identity: g.provider.Identity, Resources: r.Resources, Resource: r.resource,
+		Parameters: r.parameters, ParamNames: r.parameterNames,
 		Audiences: r.Audiences, Scopes: scopes, Requested: r.Scopes, ReturnURL: r.ReturnURL, Force: r.Force, State: FlowCreated,
 		Created: now, Expires: now.Add(SessionLifetime),
 	}

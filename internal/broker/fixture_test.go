@@ -189,6 +189,9 @@ func (v vendors) Vendor(name string) (broker.Vendor, bool) {
 	case "SteadyOauth2":
 		custom.RefreshRotates = broker.RotationNone
 		return custom, true
+	case "DefaultOauth2":
+		custom.AuthorizeParams = map[string]string{"token_access_type": "offline"}
+		return custom, true
 	}
 	return v.Catalogue.Vendor(name)
 }

@@ -103,7 +103,8 @@ func (b *Broker) fromSibling(ctx context.Context, g grounds, r Request, name con
 		c := Connection{
 			Account: g.caller.Account, ID: "cn_" + random(15), Key: name.key(), Workload: g.workload.UID, User: g.token.UserRef,
 			Provider: g.provider.UID, Flow: FlowUserFederation, Asserted: g.facts.Asserted, Resources: r.Resources, Resource: r.resource,
-			Audiences: r.Audiences, Identity: g.provider.Identity, Lineage: l.ID, Created: b.now(),
+			Audiences: r.Audiences, Parameters: r.parameters, ParamNames: r.parameterNames, Identity: g.provider.Identity,
+			Lineage: l.ID, Created: b.now(),
 		}
 		if !decided {
 			if err := b.mayTake(ctx, g, r, c); err != nil {

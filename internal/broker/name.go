@@ -13,6 +13,7 @@ type connectionName struct {
 	provider, flow       string // uid of the provider
 	resources, audiences []string
 	resource             string   // that the scopes name, at a vendor with Resources
+	parameters           string   // MAC of the custom parameters that decide which token comes; "" for none
 	scopes               []string // exactly these; not for USER_FEDERATION
 }
 
@@ -34,6 +35,9 @@ func (n connectionName) digest(purpose, resource string) string {
 	if n.flow != FlowUserFederation {
 		list("scopes", n.scopes)
 	}
+	if n.parameters != "" {
+		parts = append(parts, "parameters", n.parameters)
+	}
 	return digest(parts...)
 }
 
@@ -41,7 +45,7 @@ func (n connectionName) digest(purpose, resource string) string {
 func (g grounds) name(r Request, flow, user string) connectionName {
 	return connectionName{
 		account: g.caller.Account, workload: g.workload.UID, user: user, provider: g.provider.UID, flow: flow,
-		resources: r.Resources, audiences: r.Audiences, resource: r.resource, scopes: r.Scopes,
+		resources: r.Resources, audiences: r.Audiences, resource: r.resource, parameters: r.parameters, scopes: r.Scopes,
 	}
 }
 
@@ -49,7 +53,7 @@ func (g grounds) name(r Request, flow, user string) connectionName {
 func (f Flow) name() connectionName {
 	return connectionName{
 		account: f.Account, workload: f.Workload, user: f.User, provider: f.Provider, flow: FlowUserFederation,
-		resources: f.Resources, audiences: f.Audiences, resource: f.Resource,
+		resources: f.Resources, audiences: f.Audiences, resource: f.Resource, parameters: f.Parameters,
 	}
 }
 
@@ -57,6 +61,6 @@ func (f Flow) name() connectionName {
 func (c Connection) name() connectionName {
 	return connectionName{
 		account: c.Account, workload: c.Workload, user: c.User, provider: c.Provider, flow: c.Flow,
-		resources: c.Resources, audiences: c.Audiences, resource: c.Resource,
+		resources: c.Resources, audiences: c.Audiences, resource: c.Resource, parameters: c.Parameters,
 	}
 }

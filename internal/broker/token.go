@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -27,7 +26,9 @@ type Request struct {
 	Resources        []string
 	Audiences        []string
 
-	resource string // that the scopes name, at a vendor with Resources
+	resource       string   // that the scopes name, at a vendor with Resources
+	parameters     string   // as the connection's
+	parameterNames []string // as the connection's
 }
 
 // Outcome is the ordinary answer: either a token, or the session in which the user has yet to consent.
@@ -68,6 +69,12 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	}
 	r.foldAudience()
 	r.foldUserScopes(g.vendor)
+	if err := r.checkWidening(g.provider); err != nil {
+		return Outcome{}, b.unlessDenied(ctx, g, err)
+	}
+	if err := b.nameParameters(ctx, caller.Account, &r, g.provider, g.vendor); err != nil {
+		return Outcome{}, err
+	}
 	if r.Session != "" {
 		return b.poll(ctx, g, r)
 	}
@@ -139,10 +146,9 @@ func (b *Broker) turnAway(ctx context.Context, g grounds, rule string, because e
 	return b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, rule, g.facts, because)
 }
 
-// reserved are the parameters of an authorization or token request that a caller cannot set (threat C19). PHP reads a
-// dot in a name as an underscore, so redirect.uri is one of them.
+// reserved are the parameters of an authorization or token request that a caller cannot set, in any spelling (threat C19).
 func reserved(name string) bool {
-	switch strings.ReplaceAll(strings.ToLower(name), ".", "_") {
+	switch folded(name) {
 	case "client_id", "client_secret", "client_assertion", "client_assertion_type", "redirect_uri", "response_type", "response_mode",
 		"state", "scope", "code", "code_challenge", "code_challenge_method", "code_verifier", "nonce", "request", "request_uri",
 		"resource", "audience", "grant_type", "refresh_token", "username", "password", "assertion", "subject_token", "actor_token", "actor_token_type":
@@ -154,17 +160,17 @@ func reserved(name string) bool {
 func (r *Request) checkCustom() error {
 	seen := make(map[string]bool, len(r.CustomParameters))
 	for name := range r.CustomParameters {
-		lower := strings.ToLower(name)
+		one := folded(name)
 		if name == audienceParameter && len(r.Audiences) > 0 {
 			return fault.Field("customParameters", "the parameter audience is given in audiences already")
 		}
 		if reserved(name) && name != audienceParameter {
 			return fault.Field("customParameters", "the parameter %s is set by the broker and cannot be overridden", name)
 		}
-		if seen[lower] {
+		if seen[one] {
 			return fault.Field("customParameters", "the parameter %s occurs twice in different spellings", name)
 		}
-		seen[lower] = true
+		seen[one] = true
 	}
 	return nil
 }
@@ -322,7 +328,8 @@ func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct
 	case errors.Is(err, fault.NotFound):
 		c = Connection{
 			Account: g.caller.Account, ID: "cn_" + random(15), Key: key, Workload: g.workload.UID, User: d.user,
-			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Resource: r.resource, Audiences: r.Audiences, Created: b.now(),
+			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Resource: r.resource, Audiences: r.Audiences,
+			Parameters: r.parameters, ParamNames: r.parameterNames, Created: b.now(),
 		}
 	case err != nil:
 		return Outcome{}, err

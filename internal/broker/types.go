@@ -122,8 +122,8 @@ const (
 	Revoked     ConnectionState = "revoked"
 )
 
-// Connection is what the vault holds for one (account, workload, user or none, provider, flow, resources, audiences;
-// for M2M also the exact scopes).
+// Connection is what the vault holds for one (account, workload, user or none, provider, flow, resources, audiences,
+// custom parameters; for M2M also the exact scopes).
 type Connection struct {
 	Account    access.Account
 	ID         string // random; what people see
@@ -143,6 +143,8 @@ type Connection struct {
 	Upstream   vault.Sealed // JSON object of the account at the provider; empty where it is not known
 	Claims     vault.Sealed // what the provider asked of the user when it refused; empty for nothing
 	Resource   string       // that the scopes name, at a vendor with Resources
+	Parameters string       // MAC of the custom parameters that decide which token comes; "" for none
+	ParamNames []string     // of those parameters
 	Lineage    string       // id of the lineage whose refresh token it lives on; "" for one of its own, or none
 	TokenType  string
 	Expires    time.Time // of the access token; zero where the provider did not say
@@ -183,7 +185,9 @@ type Flow struct {
 	ProviderName string
 	Identity     string // the provider's security identity when the flow began
 	Resources    []string
-	Resource     string // as the connection's
+	Resource     string // as the connection's, and the next two
+	Parameters   string
+	ParamNames   []string
 	Audiences    []string
 	Scopes       []string // to ask the provider for
 	Requested    []string // what the caller asked for: what the poll must be served with

@@ -166,7 +166,7 @@ func (m *matrix) furnish(account string, boss key) {
 		}
 		m.call(boss, "CreateWorkloadIdentity", in)
 	}
-	for name, tags := range map[string]map[string]string{onCalendar: {}, onDrive: {"tabard:assurance": "verified"}} {
+	for name, tags := range map[string]map[string]string{onCalendar: {"tabard:presentation-parameters": "label"}, onDrive: {"tabard:assurance": "verified", "tabard:presentation-parameters": "label"}} {
 		m.call(boss, "CreateOauth2CredentialProvider", map[string]any{
 			"name": name, "credentialProviderVendor": "CustomOauth2", "tags": tags, "oauth2ProviderConfigInput": map[string]any{"customOauth2ProviderConfig": map[string]any{
 				"oauthDiscovery": map[string]any{"discoveryUrl": m.stand.url + "/.well-known/openid-configuration"}, "clientId": clientID, "clientSecret": clientSecret}}})

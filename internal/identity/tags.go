@@ -39,7 +39,7 @@ func DropTags(old map[string]string, keys []string) (map[string]string, error) {
 		switch {
 		case k == TagVault:
 			return nil, fixedTag("tagKeys")
-		case k != TagAssurance && strings.HasPrefix(strings.ToLower(k), reservedTags):
+		case k != TagAssurance && k != TagPresentation && k != TagAllowed && strings.HasPrefix(strings.ToLower(k), reservedTags):
 			return nil, fault.Field("tagKeys", "%q is not a tag that the server knows, and tags that begin with %s are reserved", clip(k), reservedTags)
 		}
 		delete(out, k)

@@ -17,6 +17,10 @@ const (
 	TagAssurance = "tabard:assurance" // which users it acts for
 	TagVault     = "tabard:vault"     // which vault keeps its connections; only "default", only at creation
 
+	// Of a credential provider: names of custom parameters, with spaces between.
+	TagPresentation = "tabard:presentation-parameters" // they change how a user is asked, and do not choose the token
+	TagAllowed      = "tabard:allowed-parameters"      // they can widen a token, and may be sent all the same
+
 	Verified = "verified" // value of TagAssurance: users proven by a token. It is what no tag means.
 	Asserted = "asserted" // value of TagAssurance: also users whom the calling agent names
 )
@@ -173,6 +177,7 @@ func CheckTags(tags map[string]string) error {
 			if v != "default" {
 				return fault.Field("tags", "there is no vault %q: the tag %s can only be default", clip(v), k)
 			}
+		case TagPresentation, TagAllowed:
 		default:
 			return fault.Field("tags", "%q is not a tag that the server knows, and tags that begin with %s are reserved", clip(k), reservedTags)
 		}

@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// presentation reports whether the parameter, in exactly this spelling, changes how the user is asked and not what comes
+// of it, at every provider. What chooses an account, an organization or a kind of sign-in is none: login_hint, hd,
+// acr_values, organization and their like name the token.
+func presentation(name string) bool {
+	switch name {
+	case "prompt", "approval_prompt", "display", "ui_locales", "claims_locales", "access_type", "screen_hint", "show_dialog",
+		"force_verify", "allow_signup":
+		return true
+	}
+	return false
+}
+
+// folded is the one spelling of a parameter's name. PHP reads a dot in a name as an underscore.
+func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name), ".", "_") }
+
+// widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were asked
+// for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
+// scopes under another name.
+func widens(name string) bool {
+	switch folded(name) {
+	case "authorization_details", "claims", "requested_token_type", "optional_scope", "optional_scopes", "include_granted_scopes",
+		"user_scope", "user_scopes", "bot_scope", "scopes", "extra_scope", "extra_scopes", "additional_scope", "additional_scopes",
+		"permissions", "config_id":
+		return true
+	}
+	return false
+}
+
+// checkWidening refuses parameters that can widen the token past what policies and ceilings list as scopes, unless the
+// provider's setting names them (threat M04). The vendor's own parameter for scopes is one of the scopes.
+func (r *Request) checkWidening(p Provider) error {
+	allowed := strings.Fields(p.Tags[identity.TagAllowed])
+	for _, name := range slices.Sorted(maps.Keys(r.CustomParameters)) {
+		if widens(name) && !slices.ContainsFunc(allowed, func(a string) bool { return folded(a) == folded(name) }) {
+			return fault.Field("customParameters", "the parameter %s can widen a token beyond its scopes, and provider %s does not allow it: "+
+				"an administrator can, with the tag %s on the provider, which names such parameters with spaces between", name, p.Name, identity.TagAllowed)
+		}
+	}
+	return nil
+}
+
+// naming returns the names of the custom parameters that decide which token comes, in order: all but those that only
+// present, and those that say what the vendor's default says anyway.
+func (r *Request) naming(p Provider, v Vendor) []string {
+	own := strings.Fields(p.Tags[identity.TagPresentation])
+	var names []string
+	for name, value := range r.CustomParameters {
+		if widens(name) || !presentation(name) && !slices.Contains(own, name) {
+			if d, ok := v.AuthorizeParams[name]; !ok || r.Flow != FlowUserFederation || !value.Equal(secret.New(d)) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// nameParameters sets what the request's custom parameters add to the name of its connection: a MAC under the server's
+// key, so that a copy of the database does not tell their values (threat M05).
+func (b *Broker) nameParameters(ctx context.Context, account access.Account, r *Request, p Provider, v Vendor) error {
+	r.parameterNames = r.naming(p, v)
+	if len(r.parameterNames) == 0 {
+		return nil
+	}
+	var data []byte
+	field := func(s string) {
+		data = binary.BigEndian.AppendUint32(data, uint32(len(s)))
+		data = append(data, s...)
+	}
+	field("connection-parameters-1") // no account's id: so no user's reference can be the same
+	field(string(account))
+	for _, name := range r.parameterNames {
+		field(name)
+		field(r.CustomParameters[name].Expose())
+	}
+	mac, err := b.vault.UserRef(ctx, data)
+	r.parameters = hex.EncodeToString(mac)
+	return err
+}

@@ -1,0 +1,152 @@
+package broker_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
+	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// with adds custom parameters: names and values in turn.
+func with(pairs ...string) func(*broker.Request) {
+	return func(r *broker.Request) {
+		r.CustomParameters = map[string]secret.Text{}
+		for i := 0; i < len(pairs); i += 2 {
+			r.CustomParameters[pairs[i]] = secret.New(pairs[i+1])
+		}
+	}
+}
+
+// M05: a token that custom parameters chose serves no request with others, in any flow, and no request without them.
+func TestM05_CustomParametersNameTheToken(t *testing.T) {
+	w := newWorld(t)
+	w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
+	for name, get := range map[string]func(...func(*broker.Request)) broker.Outcome{
+		"USER_FEDERATION": func(change ...func(*broker.Request)) broker.Outcome {
+			wat := w.wat(w.agentA, "alice")
+			out, err := w.Token(t.Context(), w.agentA, ask(wat, change...))
+			must(t, err)
+			if out.Session == "" {
+				return out
+			}
+			return w.consent("alice", change...)
+		},
+		"M2M": func(change ...func(*broker.Request)) broker.Outcome {
+			return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, machine)...))
+		},
+		"ON_BEHALF_OF_TOKEN_EXCHANGE": func(change ...func(*broker.Request)) broker.Outcome {
+			return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, onBehalf("exchange"))...))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := map[string]string{}
+			for _, c := range [][]string{
+				{"organization", "a"}, {"organization", "b"}, {}, {"login_hint", "ada"}, {"hd", "example.com"}, {"acr_values", "a"},
+				{"organization", "A"}, {"Organization", "a"}, {"organization", ""}, {"organization", "a", "hd", "b"}, {"a", "bc"}, {"ab", "c"}, {"Organization", ""},
+			} {
+				out := get(with(c...))
+				for _, again := range [][]string{c, append([]string{"prompt", "consent", "access_type", "offline"}, c...)} {
+					if get(with(again...)).Connection != out.Connection {
+						t.Errorf("%q is answered by another connection than %q", again, c)
+					}
+				}
+				if before, ok := seen[out.Connection]; ok {
+					t.Errorf("%q is answered by the token of %q", c, before)
+				}
+				seen[out.Connection] = strings.Join(c, " ")
+			}
+		})
+	}
+}
+
+// M05: what the provider's settings name as presentation, and the vendor's default in its own words, are no other token.
+func TestM05_PresentationAndDefaultsAreNoNames(t *testing.T) {
+	w := newWorld(t)
+	w.createProvider("labels", "DefaultOauth2", func(s *broker.ProviderSpec) {
+		s.Tags = map[string]string{identity.TagPresentation: "label owner claims", identity.TagAllowed: "claims"}
+	})
+	none := w.consent("alice", at("labels"))
+	wat := w.wat(w.agentA, "alice")
+	for _, c := range [][]string{{"label", "x"}, {"label", "y", "owner", "z", "prompt", "login"}, {"token_access_type", "offline"}} {
+		if out := w.token(w.agentA, ask(wat, at("labels"), with(c...))); out.Connection != none.Connection {
+			t.Errorf("%q names a connection of its own", c)
+		}
+	}
+	w.pending(w.agentA, ask(wat, at("labels"), with("Label", "x")))
+	w.pending(w.agentA, ask(wat, at("labels"), with("token_access_type", "online")))
+	w.pending(w.agentA, ask(wat, at("labels"), with("claims", "{}")))
+	w.pending(w.agentA, ask(wat, with("label", "x")))
+}
+
+// M05: a session that is polled, a refresh, a report, and a transfer stay with the parameters that the connection is of.
+func TestM05_ParametersStayWithTheConnection(t *testing.T) {
+	w := newWorld(t)
+	a, b := with("organization", "a"), with("organization", "b")
+	wat := w.wat(w.agentA, "alice")
+	waiting := w.pending(w.agentA, ask(wat, b))
+	first := w.consent("alice", a)
+	w.pending(w.agentA, ask(wat, b, session(waiting.Session)))
+	w.pending(w.agentA, ask(wat, session(waiting.Session)))
+	second := w.consent("alice", b)
+	if out := w.token(w.agentA, ask(wat, session(waiting.Session))); out.Connection != second.Connection {
+		t.Error("a poll is answered by a connection with other parameters")
+	}
+	_, err := w.ReportTokenInvalid(t.Context(), w.agentA, wat, first.Connection)
+	must(t, err)
+	after := w.token(w.agentA, ask(wat, a))
+	if after.Connection != first.Connection || after.AccessToken.Equal(first.AccessToken) {
+		t.Error("a report does not renew the connection of these parameters")
+	}
+	if out := w.token(w.agentA, ask(wat, b)); out.Connection != second.Connection || !out.AccessToken.Equal(second.AccessToken) {
+		t.Error("a report renews the connection of other parameters")
+	}
+	_, err = w.TransferConnection(t.Context(), w.admin, first.Connection, "agent-b")
+	must(t, err)
+	watB := w.wat(w.agentB, "alice")
+	if out := w.token(w.agentB, ask(watB, a)); out.Connection != first.Connection {
+		t.Error("a transferred connection does not serve its parameters")
+	}
+	w.pending(w.agentB, ask(watB, b))
+	w.pending(w.agentB, ask(watB))
+	w.pending(w.agentA, ask(wat, a))
+	c := w.connection(first.Connection)
+	if len(c.ParamNames) != 1 || c.ParamNames[0] != "organization" || len(c.Parameters) != 64 {
+		t.Errorf("the connection has the parameters %q under %q", c.ParamNames, c.Parameters)
+	}
+}
+
+// M04: a parameter that can widen a token is refused in any spelling and in each flow, unless the provider allows it.
+func TestM04_WideningParametersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	w.createProvider("wide", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
+		func(s *broker.ProviderSpec) {
+			s.Tags = map[string]string{identity.TagAllowed: "authorization_details claims requested_token_type optional_scope include_granted_scopes user_scope"}
+		})
+	w.createProvider("narrow", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
+		func(s *broker.ProviderSpec) {
+			s.Tags = map[string]string{identity.TagAllowed: "organization", identity.TagPresentation: "claims optional_scope"}
+		})
+	wat := w.wat(w.agentA, "alice")
+	for _, name := range []string{
+		"authorization_details", "Authorization.Details", "claims", "CLAIMS", "requested_token_type", "requested.token_type", "optional_scope",
+		"include_granted_scopes", "user_scope", "user.scope", "User_Scope",
+	} {
+		for flow, of := range map[string]func(*broker.Request){"USER_FEDERATION": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("narrow")} {
+			sent := len(w.provider.Requests())
+			_, err := w.Token(t.Context(), w.agentA, ask(wat, with(name, "x"), of, at("narrow")))
+			wantError(t, flow+" "+name, err, fault.Invalid, name)
+			wantError(t, flow+" "+name, err, fault.Invalid, identity.TagAllowed)
+			if len(w.provider.Requests()) != sent {
+				t.Errorf("%s %s: the provider was asked", flow, name)
+			}
+			if _, err = w.Token(t.Context(), w.agentA, ask(wat, with(name, "x"), of, at("wide"))); err != nil {
+				t.Errorf("%s %s is refused where the provider allows it: %v", flow, name, err)
+			}
+		}
+	}
+	_, err := w.Token(t.Context(), w.agentA, ask(wat, with("a.b", "x", "a_b", "y")))
+	wantError(t, "two spellings", err, fault.Invalid, "twice")
+}
