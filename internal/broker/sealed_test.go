@@ -71,9 +71,9 @@ func TestD02_DatabaseHoldsNoSecrets(t *testing.T) {
 	must(t, err)
 	w.wantNowhere(secrets) // while all of it is held
 	must(t, w.complete(w.appA, p.Session, "alice-canary"))
-	secrets["access token"] = w.token(w.agentA, ask(wat)).AccessToken.Expose()
+	secrets["access token"] = w.token(w.agentA, ask(wat, with("login_hint", "canary-param"))).AccessToken.Expose()
 	w.expire(0)
-	w.token(w.agentA, ask(w.wat(w.agentA, "alice-canary")))
+	w.token(w.agentA, ask(w.wat(w.agentA, "alice-canary"), with("login_hint", "canary-param")))
 	secrets["refresh token"] = w.sentRefresh()[0]
 	secrets["verifier"] = w.provider.Requests()[0].Form.Get("code_verifier")
 	w.wantNowhere(secrets)
