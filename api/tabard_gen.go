@@ -766,13 +766,17 @@ type Delegation struct {
 
 // DelegationGrant is a structure of the model.
 type DelegationGrant struct {
-	ProviderName string   `json:"providerName"`    // required; 1..128 characters [a-zA-Z0-9\-_]+
-	Scopes       []string `json:"scopes,omitzero"` // 0..100 entries; each 1..512 characters
+	ProviderKind ProviderKind `json:"providerKind,omitempty" api:"nonzero"`
+	ProviderName string       `json:"providerName"`    // required; 1..128 characters [a-zA-Z0-9\-_]+
+	Scopes       []string     `json:"scopes,omitzero"` // 0..100 entries; each 1..512 characters
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
 func (v *DelegationGrant) Validate() []FieldError {
 	var c checks
+	if v.ProviderKind != "" {
+		c.add("providerKind", checkProviderKind(string(v.ProviderKind)))
+	}
 	if v.ProviderName == "" {
 		c.add("providerName", isRequired)
 	} else {
@@ -2026,11 +2030,12 @@ func checkPolicyClaimName(s string) string {
 
 // PolicyDecision is a structure of the model.
 type PolicyDecision struct {
-	Allowed      bool     `json:"allowed"`           // required
-	Rule         string   `json:"rule"`              // required
-	Policies     []string `json:"policies,omitzero"` // each 1..128 characters [A-Za-z0-9_.:@-]+
-	Missing      string   `json:"missing,omitempty"`
-	ScopesBeyond []string `json:"scopesBeyond,omitzero"`
+	Allowed       bool     `json:"allowed"`           // required
+	Rule          string   `json:"rule"`              // required
+	Policies      []string `json:"policies,omitzero"` // each 1..128 characters [A-Za-z0-9_.:@-]+
+	Missing       string   `json:"missing,omitempty"`
+	ScopesBeyond  []string `json:"scopesBeyond,omitzero"`
+	ScopesUnknown bool     `json:"scopesUnknown,omitempty"`
 }
 
 // PolicyHolder is a structure of the model.
@@ -2040,6 +2045,7 @@ type PolicyHolder struct {
 	Policies      []string `json:"policies,omitzero"` // each 1..128 characters [A-Za-z0-9_.:@-]+
 	Rule          string   `json:"rule"`              // required
 	ScopesBeyond  []string `json:"scopesBeyond,omitzero"`
+	ScopesUnknown bool     `json:"scopesUnknown,omitempty"`
 }
 
 func checkPolicyName(s string) string {
@@ -2223,6 +2229,23 @@ type ProviderCheck struct {
 	Name   string      `json:"name"`   // required
 	Status CheckStatus `json:"status"` // required
 	Detail string      `json:"detail,omitempty"`
+}
+
+// ProviderKind is an enumeration.
+type ProviderKind string
+
+// The values of ProviderKind.
+const (
+	ProviderKindOAUTH2 ProviderKind = "OAUTH2"
+	ProviderKindApiKey ProviderKind = "API_KEY"
+)
+
+func checkProviderKind(s string) string {
+	switch s {
+	case "OAUTH2", "API_KEY":
+		return ""
+	}
+	return oneOf("OAUTH2", "API_KEY")
 }
 
 func checkProviderName(s string) string {
@@ -2954,10 +2977,11 @@ type Vendor struct {
 	Name                 string             `json:"name"`                 // required
 	ClientAuthentication string             `json:"clientAuthentication"` // required
 	Pkce                 bool               `json:"pkce"`                 // required
-	Endpoints            VendorEndpoints    `json:"endpoints"`            // required
-	Revocation           bool               `json:"revocation"`           // required
-	Verified             VendorVerification `json:"verified"`             // required
-	Source               VendorSource       `json:"source"`               // required
+	NoScopes             bool               `json:"noScopes,omitempty"`
+	Endpoints            VendorEndpoints    `json:"endpoints"`  // required
+	Revocation           bool               `json:"revocation"` // required
+	Verified             VendorVerification `json:"verified"`   // required
+	Source               VendorSource       `json:"source"`     // required
 	Quirks               []string           `json:"quirks,omitzero"`
 	Documentation        []string           `json:"documentation,omitzero"`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -17,6 +18,9 @@ func newAllow(t terminal) *cobra.Command {
 		Long: `Writes the policy that an agent needs, and prints it: whoever acts for the workload identity AGENT may get workload access
 tokens for it, and with them the tokens or the key of the credential provider PROVIDER. A token that has a scope besides those
 given is refused, and the refusal names the scope. The same command again replaces the policy.
+
+A name may be that of an OAuth2 provider and of an API-key provider: then --kind says which one is meant. If neither exists yet, an
+OAuth2 provider is meant.
 
 The principal that acts for AGENT comes with tabard principal create --role agent --workload AGENT.`,
 		Example: examples(
@@ -55,6 +59,8 @@ type right struct {
 	scopes            []string
 	flow, userIssuer  string
 	principal, policy string
+	kind              string // oauth2 or api-key
+	twofold           bool   // there is a provider of each kind
 	asserted          bool
 }
 
@@ -66,8 +72,10 @@ func newRight(t terminal, cmd *cobra.Command, may string) *right {
 	flags.StringVar(&r.flow, "flow", "", "only this `flow`: USER_FEDERATION, M2M or ON_BEHALF_OF_TOKEN_EXCHANGE; an API key has none")
 	flags.StringVar(&r.userIssuer, "user-issuer", "", "only for users whom a token of this issuer proves, by `URL`")
 	flags.StringVar(&r.principal, "principal", "", "only this principal, by `name` (default: each that is paired with AGENT)")
+	flags.StringVar(&r.kind, "kind", "", "`kind` of the provider, oauth2 or api-key (default: the one that exists)")
 	flags.StringVar(&r.policy, "name", "", "`name` of the policy (default made of AGENT and PROVIDER)")
 	complete(cmd, "flow", oneOf("USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE"))
+	complete(cmd, "kind", oneOf(kindOAuth2, kindAPIKey))
 	complete(cmd, "principal", inFlag(principalNames(&r.finder)))
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch len(args) {
@@ -87,11 +95,17 @@ func (r *right) run(verb string, text func() string) {
 		if err := r.check(); err != nil {
 			return nil, nil, err
 		}
+		if err := r.findKind(ctx, c); err != nil {
+			return nil, nil, err
+		}
 		q := api.PutPolicyRequest{Name: r.policy, Text: text()}
 		if q.Name == "" {
 			q.Name = strings.Join([]string{verb, r.agent, r.provider}, ":")
 			if r.principal != "" {
 				q.Name += ":" + strings.ReplaceAll(r.principal, "/", ":")
+			}
+			if r.twofold {
+				q.Name += ":" + r.kind
 			}
 			if len(q.Name) > 128 {
 				return nil, nil, usage("--name gives it another", "the policy's name would be too long")
@@ -99,6 +113,66 @@ func (r *right) run(verb string, text func() string) {
 		}
 		return putPolicy(ctx, c, q)
 	}, written)
+}
+
+// The kinds of providers, as --kind has them.
+const (
+	kindOAuth2 = "oauth2"
+	kindAPIKey = "api-key"
+)
+
+// findKind finds out which kind of provider is meant, and refuses what the one that is meant does not have.
+func (r *right) findKind(ctx context.Context, c *client) error {
+	if r.kind != "" && r.kind != kindOAuth2 && r.kind != kindAPIKey {
+		return usage("--kind is oauth2 or api-key", "unknown kind %q", oneLine(r.kind))
+	}
+	oauth2, isOAuth2, err := found(getProvider(ctx, c, r.provider))
+	if err != nil {
+		return err
+	}
+	_, isKey, err := found(call[api.GetApiKeyCredentialProviderResponse](ctx, c, api.OpGetApiKeyCredentialProvider, api.GetApiKeyCredentialProviderRequest{Name: r.provider}))
+	if err != nil {
+		return err
+	}
+	if r.twofold = isOAuth2 && isKey; r.twofold && r.kind == "" {
+		return usage("add --kind oauth2 or --kind api-key", "%s is the name of an OAuth2 provider and of an API-key provider", r.provider)
+	}
+	switch {
+	case r.kind != "":
+	case isKey:
+		r.kind = kindAPIKey
+	default:
+		r.kind = kindOAuth2
+	}
+	if r.kind == kindAPIKey && (len(r.scopes) > 0 || r.flow != "") {
+		return usage("leave --scopes and --flow out, or say --kind oauth2", "an API key has no scopes and no flow")
+	}
+	if r.kind == kindOAuth2 && isOAuth2 && len(r.scopes) > 0 {
+		return r.hasScopes(ctx, c, string(oauth2.CredentialProviderVendor))
+	}
+	return nil
+}
+
+// hasScopes refuses scopes at a vendor whose tokens have none: the policy would permit, or forbid, something else than it says.
+func (r *right) hasScopes(ctx context.Context, c *client, vendor string) error {
+	all, err := listVendors(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.Name == vendor && v.NoScopes {
+			return usage("leave --scopes out: what a token may do is chosen at the vendor", "the tokens of vendor %s have no scopes, so that no list of scopes covers them", vendor)
+		}
+	}
+	return nil
+}
+
+// found tells a thing that does not exist from a call that failed.
+func found[T any](thing T, err error) (T, bool, error) {
+	if e, ok := errors.AsType[*apiError](err); ok && e.exception == api.ExceptionResourceNotFound {
+		return thing, false, nil
+	}
+	return thing, err == nil, err
 }
 
 // check refuses what could end a literal of the policy.
@@ -126,9 +200,12 @@ func (r *right) permit() string {
 	if len(r.scopes) > 0 {
 		conditions = append(conditions, r.scopeSet()+".containsAll(context.scopes)")
 	}
-	atProvider := fmt.Sprintf("resource == Tabard::Provider::%q", r.provider)
+	atProvider := r.atProvider()
 	text := r.statement("permit", acts, r.onWorkload(), nil)
-	if len(conditions) == 0 {
+	switch {
+	case r.kind == kindAPIKey:
+		return text + r.statement("permit", []string{"release"}, atProvider, conditions)
+	case len(conditions) == 0:
 		return text + r.statement("permit", []string{"release", "report"}, atProvider, nil)
 	}
 	return text + r.statement("permit", []string{"release"}, atProvider, conditions) + r.statement("permit", []string{"report"}, atProvider, r.onlyFor())
@@ -140,7 +217,16 @@ func (r *right) forbid() string {
 	if len(r.scopes) > 0 {
 		conditions = append(conditions, "context.scopes.containsAny("+r.scopeSet()+")")
 	}
-	return r.statement("forbid", []string{"release"}, fmt.Sprintf("resource == Tabard::Provider::%q", r.provider), conditions)
+	return r.statement("forbid", []string{"release"}, r.atProvider(), conditions)
+}
+
+// atProvider is the scope of what is done to the provider, of the kind that is meant.
+func (r *right) atProvider() string {
+	kind := "Provider"
+	if r.kind == kindAPIKey {
+		kind = "ApiKeyProvider"
+	}
+	return fmt.Sprintf("resource == Tabard::%s::%q", kind, r.provider)
 }
 
 // onWorkload is the scope of what is done to the workload identity itself.

@@ -71,7 +71,7 @@ func delegationCreate(t terminal, f *finder) *cobra.Command {
 	var until string
 	q := api.CreateDelegationRequest{}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&grants, "grant", nil, "`provider[=scope,scope]` to delegate; may be given again")
+	flags.StringArrayVar(&grants, "grant", nil, "`provider[=scope,scope]` to delegate, with oauth2: or api-key: before it if there are two of the name; may be given again")
 	flags.StringVar(&until, "until", "", "`time` at which it ends: a date, a time, or a number of days such as 30d")
 	flags.StringVar(&q.Note, "note", "", "`text` for the user, when they see it listed")
 	token := userTokenFlag(cmd, t)
@@ -103,8 +103,12 @@ func parseGrants(given []string) []api.DelegationGrant {
 	out := make([]api.DelegationGrant, 0, len(given))
 	for _, text := range given {
 		name, scopes, _ := strings.Cut(text, "=")
+		var kind api.ProviderKind
+		if given, rest, ok := strings.Cut(name, ":"); ok {
+			kind, name = api.ProviderKind(strings.ToUpper(strings.ReplaceAll(given, "-", "_"))), rest
+		}
 		out = append(out, api.DelegationGrant{
-			ProviderName: name, Scopes: strings.FieldsFunc(scopes, func(r rune) bool { return r == ',' || r == ' ' }),
+			ProviderName: name, ProviderKind: kind, Scopes: strings.FieldsFunc(scopes, func(r rune) bool { return r == ',' || r == ' ' }),
 		})
 	}
 	return out

@@ -210,8 +210,16 @@ func answerColumns() []column[answered] {
 			return red
 		}},
 		{name: "RULE", text: func(a row) string { return a.Decision.Rule }},
-		{name: "SCOPES BEYOND", text: func(a row) string { return list(a.Decision.ScopesBeyond) }},
+		{name: "SCOPES BEYOND", text: func(a row) string { return beyond(a.Decision.ScopesBeyond, a.Decision.ScopesUnknown) }},
 	}
+}
+
+// beyond lists the scopes that are refused, or says that it depends on which are asked for: none were named.
+func beyond(scopes []string, unknown bool) string {
+	if unknown {
+		return "unless named"
+	}
+	return list(scopes)
 }
 
 // replayed is one of the two answers of why.
@@ -316,7 +324,7 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 		{name: "PRINCIPAL", text: func(p row) string { return p.PrincipalName }},
 		{name: "RULE", text: func(p row) string { return p.Rule }},
 		{name: "POLICIES", text: func(p row) string { return list(p.Policies) }},
-		{name: "SCOPES BEYOND", text: func(p row) string { return list(p.ScopesBeyond) }},
+		{name: "SCOPES BEYOND", text: func(p row) string { return beyond(p.ScopesBeyond, p.ScopesUnknown) }},
 	})
 	return cmd
 }

@@ -116,12 +116,13 @@ type Facts struct {
 
 // Unrecorded are the facts that decisions are made on and that no record has.
 type Unrecorded struct {
-	Released bool      // a token or key leaves if this is allowed, so ceilings count it; records have Outcome
-	Vault    string    // name of the token vault; "" is "default"
-	User     UserFacts // who the user is, as far as a token proved it; records have UserRef
-	Audience string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource
-	Through  []string  // names of the workload identities that the token came through, the latest first; records have them in Detail
-	From     string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
+	ScopesUnknown bool      // nobody knows which scopes the token has or would have; Scopes is empty then
+	Released      bool      // a token or key leaves if this is allowed, so ceilings count it; records have Outcome
+	Vault         string    // name of the token vault; "" is "default"
+	User          UserFacts // who the user is, as far as a token proved it; records have UserRef
+	Audience      string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource
+	Through       []string  // names of the workload identities that the token came through, the latest first; records have them in Detail
+	From          string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
 }
 
 // UserFacts say who a user is. They are personal data: they are never recorded or logged, records have UserRef.

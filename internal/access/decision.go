@@ -13,6 +13,7 @@ type Decision struct {
 	Policies []string // names of the policies that decided, in order; nil where none did
 	Missing  string   // what the caller lacks, for the sentence of a refusal: "it needs ..."
 	Beyond   []string // the scopes that are refused, where it is only they
+	Unknown  bool     // it is refused because the token's scopes are not known: policies that list scopes do not cover it
 }
 
 // Decider answers whether a caller may perform an action on what facts describe. It decides and nothing else: the Guard

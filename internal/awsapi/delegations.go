@@ -12,7 +12,7 @@ func (s *server) delegationRoutes() {
 	route(s, api.OpCreateDelegation, func(ctx context.Context, c access.Caller, q *api.CreateDelegationRequest) (*api.CreateDelegationResponse, error) {
 		n := identity.NewDelegation{Workload: q.WorkloadName, JWT: hide(q.UserToken), Until: q.Until.Time, Note: q.Note}
 		for _, g := range q.Grants {
-			n.Grants = append(n.Grants, identity.Grant{Provider: g.ProviderName, Scopes: g.Scopes})
+			n.Grants = append(n.Grants, identity.Grant{Provider: g.ProviderName, Kind: identity.ProviderKind(g.ProviderKind), Scopes: g.Scopes})
 		}
 		d, err := s.Identity.CreateDelegation(ctx, c, n, s.Broker)
 		if err != nil {
@@ -60,7 +60,7 @@ func delegationOf(d identity.DelegationView) *api.Delegation {
 		Note: d.Note, CreatedTime: api.At(d.Created),
 	}
 	for _, g := range d.Grants {
-		a.Grants = append(a.Grants, api.DelegationGrant{ProviderName: g.Provider, Scopes: g.Scopes})
+		a.Grants = append(a.Grants, api.DelegationGrant{ProviderName: g.Provider, ProviderKind: api.ProviderKind(g.Kind), Scopes: g.Scopes})
 	}
 	if !d.Ended.IsZero() {
 		a.EndedTime = api.At(d.Ended)

@@ -81,6 +81,7 @@ func (s *server) decisionRoutes() {
 		for _, h := range found {
 			a.Principals = append(a.Principals, api.PolicyHolder{
 				PrincipalName: h.Caller.Name, PrincipalID: string(h.Caller.Principal), Policies: h.Decision.Policies, Rule: h.Decision.By, ScopesBeyond: h.Decision.Beyond,
+				ScopesUnknown: h.Decision.Unknown,
 			})
 		}
 		return a, err
@@ -120,5 +121,5 @@ func problemsOf(found []policy.Problem) []api.PolicyProblem {
 }
 
 func decisionOf(d access.Decision) *api.PolicyDecision {
-	return &api.PolicyDecision{Allowed: d.Allow, Rule: d.By, Policies: d.Policies, Missing: d.Missing, ScopesBeyond: d.Beyond}
+	return &api.PolicyDecision{Allowed: d.Allow, Rule: d.By, Policies: d.Policies, Missing: d.Missing, ScopesBeyond: d.Beyond, ScopesUnknown: d.Unknown}
 }

@@ -28,7 +28,7 @@ func (s *server) vendorRoutes() {
 
 func vendorOf(v broker.Vendor) api.Vendor {
 	a := api.Vendor{
-		Name: v.Name, ClientAuthentication: string(v.AuthMethod), Pkce: !v.NoPKCE, Endpoints: api.VendorEndpointsOperator, Revocation: v.Revocation != "",
+		Name: v.Name, ClientAuthentication: string(v.AuthMethod), Pkce: !v.NoPKCE, NoScopes: v.NoScopes, Endpoints: api.VendorEndpointsOperator, Revocation: v.Revocation != "",
 		Verified: api.VendorVerification(v.Verified), Source: api.VendorSourceBuiltIn, Quirks: v.Notes, Documentation: v.Sources,
 	}
 	switch {

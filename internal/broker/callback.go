@@ -56,6 +56,9 @@ func (b *Broker) Callback(ctx context.Context, a Answer) (secret.Text, error) {
 		return secret.Text{}, errGiven
 	}
 	if a.Error != "" || a.Code.IsZero() {
+		if err := b.unionRefused(ctx, flow, a.Error); err != nil {
+			return secret.Text{}, err
+		}
 		return secret.Text{}, b.declined(ctx, flow, a)
 	}
 	return b.hold(ctx, flow, visit, a)

@@ -229,6 +229,9 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 	if err != nil {
 		return err
 	}
+	if err := b.unionRefused(ctx, flow, up.Code); err != nil {
+		return err
+	}
 	if err := b.flowEvent(ctx, caller, flow, access.RedeemCode, "failed", detail(up)).Wait(ctx); err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (b *Broker) checkReturnURL(w identity.Workload, raw string) error {
 	return fault.Field("resourceOauth2ReturnUrl", "is not registered on workload identity %s; registered, to be matched exactly: %s", w.Name, strings.Join(w.ReturnURLs, " "))
 }
 
-// openSession starts a consent session for the union of what is asked and what had is already granted.
+// openSession starts a consent session for what is asked and what was asked for at had's consent.
 func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Connection) (Outcome, error) {
 	if err := b.awake(ctx, g); err != nil {
 		return Outcome{}, err
@@ -79,11 +79,11 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 		return Outcome{}, b.unlessDenied(ctx, g, err)
 	}
 	scopes := r.Scopes
-	if had.Identity == g.provider.Identity {
-		scopes = g.vendor.union(r.Scopes, had.Granted)
+	if had.usable(g.provider) { // else there is nothing to lose, and no reason to ask for more than the request
+		scopes = g.vendor.union(r.Scopes, had.Requested)
 	}
-	f := g.facts
-	f.Scopes, f.Connection, f.Outcome = scopes, had.ID, "consent_required"
+	f := g.about(scopes)
+	f.Connection, f.Outcome = had.ID, "consent_required"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return Outcome{}, err
 	}

@@ -12,7 +12,7 @@ import (
 
 // ProviderUIDs implements identity.ProviderNames: the uids of the providers of either kind with the name. It decides nothing
 // about a caller.
-func (b *Broker) ProviderUIDs(ctx context.Context, account access.Account, name string) ([]string, error) {
+func (b *Broker) ProviderUIDs(ctx context.Context, account access.Account, name string) (map[identity.ProviderKind]string, error) {
 	return b.providersNamed(ctx, account, name)
 }
 
@@ -58,6 +58,12 @@ func notDelegated(id, provider string) error {
 func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
 	if g.bounds.delegation == "" {
 		return nil
+	}
+	if about := g.about(scopes); about.ScopesUnknown && len(g.bounds.scopes) > 0 {
+		g.facts.Scopes, g.facts.Detail = nil, "the scopes are not known"
+		return b.turnAway(ctx, g, "delegation", fault.New(fault.Denied,
+			"the delegation %s is for the scopes %q, and nobody knows which ones this token of provider %s has: ask for scopes by name",
+			g.bounds.delegation, g.bounds.scopes, g.provider.Name))
 	}
 	beyond := slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
 	if len(beyond) == 0 {

@@ -50,6 +50,9 @@ func TestB08_DelegationNarrows(t *testing.T) {
 			return !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(in, s) })
 		}
 		fits, serves := contains(allowed, stored), contains(stored, wanted)
+		if len(stored) == 0 { // nobody knows what such a token may do: no list covers it
+			fits = len(allowed) == 0
+		}
 		switch {
 		case err == nil && !(fits && serves):
 			t.Errorf("stored %q, delegated %q, asked for %q: released with %q", stored, allowed, wanted, out.Granted)

@@ -186,6 +186,9 @@ func (v vendors) Vendor(name string) (broker.Vendor, bool) {
 	case "StrictOauth2":
 		custom.RefreshRotates = broker.RotationStrict
 		return custom, true
+	case "BareOauth2":
+		custom.NoScopes = true
+		return custom, true
 	case "SteadyOauth2":
 		custom.RefreshRotates = broker.RotationNone
 		return custom, true

@@ -54,6 +54,8 @@ type ConnectionStore interface {
 	// SwapConnection replaces the row of c.Key where its generation is still oldGeneration, else returns Conflict.
 	// With oldGeneration 0 it inserts, and returns Conflict where the key exists. The lease is cleared.
 	SwapConnection(ctx context.Context, c Connection, oldGeneration int64) error
+	// ForgetRequested empties Requested of the connection with the key, if there is one. No token depends on it.
+	ForgetRequested(ctx context.Context, account access.Account, key string) error
 	// LeaseConnection takes the lease of the row where its generation is still generation and no lease lives: state
 	// refreshing, fence raised, lease until now+ttl by the database's clock. In the same transaction it journals a
 	// (whose Fence it sets). It returns the new fence, or Conflict where the lease is taken or the generation moved.

@@ -1,9 +1,12 @@
 package broker
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/tabard-id/tabard/internal/access"
 )
 
 // canonical maps a vendor's alias of a scope to its one name.
@@ -30,12 +33,36 @@ func (v Vendor) covers(had, wanted []string) bool {
 	return true
 }
 
+// unionRefused remembers that the provider refused to be asked for the flow's scopes together, where they are more than the
+// request named: the next consent asks for the request alone. Anything but a refusal of the scopes says nothing of them.
+func (b *Broker) unionRefused(ctx context.Context, flow Flow, code string) error {
+	if code != "invalid_scope" && code != "invalid_request" || len(flow.Scopes) <= len(flow.Requested) {
+		return nil
+	}
+	return b.store.ForgetRequested(ctx, flow.Account, flow.name().key())
+}
+
+// about is the facts of a token with the scopes, which are those granted, or those asked for if there is none yet. No scopes
+// are not an empty list, which every list would cover: they are not known (threat M02).
+func (g grounds) about(scopes []string) access.Facts {
+	f := g.facts
+	f.Scopes = scopes
+	f.ScopesUnknown = len(scopes) == 0 || g.vendor.NoScopes
+	if f.ScopesUnknown {
+		f.Scopes = nil
+	}
+	return f
+}
+
 // serves reports whether the connection may serve a request for the scopes: each was granted, or was asked for at the
 // last consent and declined there. Asking again for what the user declined would be nagging; the answer's
 // grantedScopes tells the agent.
 func (v Vendor) serves(c Connection, scopes []string) bool {
 	if c.Flow != FlowUserFederation {
 		return true // the scopes are part of the connection's key
+	}
+	if v.NoScopes {
+		return true // there is nothing else to ask for
 	}
 	return v.covers(append(slices.Clone(c.Granted), c.Requested...), scopes)
 }
@@ -54,11 +81,12 @@ func (v Vendor) unrequested(granted, asked []string) string {
 	return clean("granted beyond what was asked: "+strings.Join(extra, " "), 300)
 }
 
-// union returns what to ask consent for: what is wanted and what is already granted, so that nothing granted is lost.
-// The wanted ones come first, in the caller's order.
-func (v Vendor) union(wanted, granted []string) []string {
+// union returns what to ask consent for: what is wanted and what was asked for before, so that nothing granted is lost. It is
+// not what was granted, which a provider may spell in a way that it does not take beside other scopes. The wanted ones come
+// first, in the caller's order.
+func (v Vendor) union(wanted, before []string) []string {
 	var out []string
-	for _, list := range [][]string{wanted, granted} {
+	for _, list := range [][]string{wanted, before} {
 		for _, s := range list {
 			if !v.covers(out, []string{s}) {
 				out = append(out, s)

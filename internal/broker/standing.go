@@ -32,33 +32,32 @@ func (b *Broker) moveProvider(ctx context.Context, caller access.Caller, a acces
 		return identity.Standing{}, fault.New(fault.NotFound, "credential provider %q does not exist", name)
 	}
 	var first identity.Standing
-	for i, uid := range uids {
-		at, err := b.identity.ChangeStanding(ctx, caller.Account, identity.ProviderStanding, uid, change)
-		if err != nil {
-			return identity.Standing{}, err
+	for _, kind := range []identity.ProviderKind{identity.APIKeyKind, identity.OAuth2Kind} {
+		if uids[kind] == "" {
+			continue
 		}
-		if i == 0 {
-			first = at
+		if first, err = b.identity.ChangeStanding(ctx, caller.Account, identity.ProviderStanding, uids[kind], change); err != nil {
+			return identity.Standing{}, err
 		}
 	}
 	first.Name = name
 	return first, nil
 }
 
-// providersNamed returns the uids of the providers of either kind with the name.
-func (b *Broker) providersNamed(ctx context.Context, account access.Account, name string) ([]string, error) {
-	var uids []string
+// providersNamed returns the uids of the providers with the name, by kind.
+func (b *Broker) providersNamed(ctx context.Context, account access.Account, name string) (map[identity.ProviderKind]string, error) {
+	uids := map[identity.ProviderKind]string{}
 	p, err := b.store.Provider(ctx, account, name)
 	switch {
 	case err == nil:
-		uids = append(uids, p.UID)
+		uids[identity.OAuth2Kind] = p.UID
 	case !errors.Is(err, fault.NotFound):
 		return nil, err
 	}
 	k, err := b.store.APIKeyProvider(ctx, account, name)
 	switch {
 	case err == nil:
-		uids = append(uids, k.UID)
+		uids[identity.APIKeyKind] = k.UID
 	case !errors.Is(err, fault.NotFound):
 		return nil, err
 	}

@@ -276,8 +276,8 @@ func (b *Broker) releasing(ctx context.Context, g grounds, c Connection, detail 
 	if err := b.within(ctx, g, c.Granted); err != nil {
 		return access.Receipt{}, err
 	}
-	f := g.facts
-	f.Scopes, f.Connection, f.Generation, f.Outcome, f.Detail = c.Granted, c.ID, c.Generation, "released", detail
+	f := g.about(c.Granted)
+	f.Connection, f.Generation, f.Outcome, f.Detail = c.ID, c.Generation, "released", detail
 	f.Released = true
 	return b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
 }
@@ -287,8 +287,8 @@ func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connecti
 	if err := b.within(ctx, g, c.Granted); err != nil {
 		return c, err
 	}
-	f := g.facts
-	f.Scopes, f.Connection, f.Generation, f.Outcome = c.Granted, c.ID, c.Generation, "refresh"
+	f := g.about(c.Granted)
+	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "refresh"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return c, err
 	}
@@ -348,7 +348,7 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 	if err := b.within(ctx, g, r.Scopes); err != nil {
 		return Outcome{}, err
 	}
-	f := g.facts
+	f := g.about(r.Scopes)
 	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "fetch"
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return Outcome{}, err
@@ -392,8 +392,9 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 	}, nil
 }
 
-// sealGrant makes c the next generation of the connection, holding what the provider granted. Where the provider
-// names no scopes, those asked for were granted (RFC 6749 §5.1). u is the account at the provider.
+// sealGrant makes c the next generation of the connection, holding what the provider granted. If the provider names no
+// scopes, those asked for were granted (RFC 6749 §5.1). If none were asked for either, or the vendor has none, nobody knows
+// what the token may do: no scope is granted, and that covers no list (threat M02). u is the account at the provider.
 func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, u upstream, asked []string) (Connection, error) {
 	c.Generation++
 	c.Identity = p.Identity
@@ -401,6 +402,9 @@ func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant 
 	c.Granted = grant.Scopes
 	if c.Granted == nil {
 		c.Granted = asked
+	}
+	if v, ok := b.catalogue.Vendor(p.Vendor); len(c.Granted) == 0 || ok && v.NoScopes {
+		c.Granted = nil
 	}
 	c.TokenType, c.State, c.Reason = grant.TokenType, Active, ""
 	c.Updated = b.now()

@@ -248,6 +248,7 @@ type Vendor struct {
 
 	AuthMethod      AuthMethod        // how the client authenticates
 	NoPKCE          bool              // the vendor refuses code_challenge
+	NoScopes        bool              // tokens have no scopes: what one may do is chosen at the vendor, and not known here
 	ScopeSeparator  string            // " " unless said otherwise
 	AnswerSeparator string            // of scopes in answers, beside ScopeSeparator
 	ScopeAliases    map[string]string // alias → canonical scope

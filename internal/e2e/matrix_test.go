@@ -69,7 +69,7 @@ func TestA01_MatrixOfTheDataPlane(t *testing.T) {
 		m := newMatrix(t, db)
 		h := m.deals()
 		expired := m.mint(inHome, "ann", byAlice)
-		m.ahead.Add(int64(16 * time.Minute))
+		m.ahead.Add(int64(61 * time.Minute)) // longer than a token of a user's JWT lives
 		late := *expired
 		late.expired = true
 		clear(m.truth.open)

@@ -84,8 +84,9 @@ func (t *wat) bounds(provider string, scopes []string) bool {
 // session is a consent session.
 type session struct {
 	place
-	uri, token string // token is the text of the one that opened it
-	state      string // created, held, redeemed or failed
+	uri, token string   // token is the text of the one that opened it
+	state      string   // created, held, redeemed or failed
+	scopes     []string // that it asks for: what a stored token that lives was asked for, too
 }
 
 // truth is what the oracle knows.
@@ -166,6 +167,13 @@ func acts(a *actor, role, agent string) bool {
 func (o *truth) may(a *actor, verb, agent, provider, user string, scopes []string) bool {
 	if !acts(a, "agent", agent) || slices.Contains(a.roles, "root") {
 		return acts(a, "agent", agent)
+	}
+	// A key is of an API-key provider, and what a policy says of a provider by its name is of the kind that has the name.
+	if verb == "key" && provider != onMaps || verb == "release" && provider == onMaps {
+		provider = "one of the other kind"
+	}
+	if verb == "key" {
+		verb = "release"
 	}
 	if verb == "release" && o.forbidden[a.account+"/"+provider] {
 		return false
@@ -329,7 +337,7 @@ func (o *truth) apiKey(a *actor, t *wat, provider string) want {
 		return want{kind: wantDead, or: wantDenied}
 	case t.expired:
 		return want{kind: wantDead}
-	case !o.may(a, "release", t.agent, provider, t.user, nil):
+	case !o.may(a, "key", t.agent, provider, t.user, nil):
 		return want{kind: wantDenied}
 	case provider != onMaps:
 		return want{kind: wantAbsent}

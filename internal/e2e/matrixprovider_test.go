@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -16,6 +17,8 @@ import (
 // once. What the parameter label of the authorization request says is in it.
 type grantor struct {
 	url string
+
+	silent atomic.Bool // it does not name the scopes that it grants
 
 	mu    sync.Mutex            // guards codes
 	codes map[string]url.Values // the authorization request, by the code that answered it
@@ -55,6 +58,9 @@ func (g *grantor) token(w http.ResponseWriter, r *http.Request) {
 	answer := map[string]any{"token_type": "Bearer", "expires_in": 7 * 24 * 3600}
 	if r.PostFormValue("grant_type") == "client_credentials" {
 		answer["access_token"], answer["scope"] = "machine-"+rand.Text(), r.PostFormValue("scope")
+		if g.silent.Load() {
+			delete(answer, "scope")
+		}
 		sayJSON(w, answer)
 		return
 	}

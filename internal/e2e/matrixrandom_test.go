@@ -69,7 +69,7 @@ func (g *gambler) offNames() (names []string) {
 
 // passes lets time pass until every token and session of before is over.
 func (g *gambler) passes() {
-	g.ahead.Add(int64(16 * time.Minute))
+	g.ahead.Add(int64(61 * time.Minute)) // longer than a token of a user's JWT lives
 	for _, t := range g.old {
 		t.expired = true
 	}
@@ -295,8 +295,12 @@ func (g *gambler) forbids(by key, account, provider string) {
 	if g.truth.forbidden[name] {
 		return
 	}
+	kind := "Provider"
+	if provider == onMaps {
+		kind = "ApiKeyProvider"
+	}
 	g.call(by, "PutPolicy", map[string]any{"name": "no-" + provider,
-		"text": fmt.Sprintf(`forbid (principal, action in Tabard::Action::"release", resource == Tabard::Provider::%q);`, provider)})
+		"text": fmt.Sprintf(`forbid (principal, action in Tabard::Action::"release", resource == Tabard::%s::%q);`, kind, provider)})
 	g.truth.forbidden[name] = true
 	g.off["forbidden "+name] = func() {
 		g.call(by, "DeletePolicy", map[string]any{"name": "no-" + provider})

@@ -69,7 +69,7 @@ func (m *matrix) completes(a *actor, s *session, user string) *probe {
 		case p.want.kind == wantFine && s.state == "held":
 			s.state = "redeemed"
 			m.truth.open[s.person()]--
-			m.learns(s.place, m.union(s.place))
+			m.learns(s.place, s.scopes)
 		case mine && p.want.kind == wantDenied && user != s.user && asserted(user) == asserted(s.user) && s.state != "redeemed" && s.state != "failed":
 			s.state = "failed" // whoever else finishes it ends it
 			m.truth.open[s.person()]--

@@ -198,7 +198,7 @@ func (m *matrix) enter(a *actor, boss key, p *platform) {
 	}
 	if a.name == "pod" {
 		m.call(boss, "CreateFederationRule", map[string]any{"issuer": p.url, "subject": "system:serviceaccount:prod:" + a.account, "principalName": a.name})
-		a.bearer = p.token(a.account, map[string]any{"exp": time.Now().Add(3 * time.Hour).Unix()})
+		a.bearer = p.token(a.account, map[string]any{"exp": time.Now().Add(6 * time.Hour).Unix()})
 		return
 	}
 	a.key = keyIn(m.t, m.call(boss, "CreateAccessKey", map[string]any{"principalName": a.name}), "accessKey")
@@ -273,7 +273,10 @@ func (m *matrix) begins(at place, held bool, scopes ...string) *session {
 	in["forceAuthentication"], in["customParameters"] = true, map[string]string{"label": strings.Join([]string{at.account, at.agent, at.user, at.provider}, "/")}
 	first := m.call(m.boss(at.account), "GetResourceOauth2Token", in)
 	m.truth.open[at.person()]++
-	s := &session{place: at, uri: first.get("sessionUri"), token: in["workloadIdentityToken"].(string), state: "created"}
+	s := &session{place: at, uri: first.get("sessionUri"), token: in["workloadIdentityToken"].(string), state: "created", scopes: scopes}
+	if had := m.truth.stored[at]; had != nil && had.active {
+		s.scopes = slices.Compact(slices.Sorted(slices.Values(slices.Concat(scopes, had.scopes))))
+	}
 	if held {
 		s.state = "held"
 		m.stand.consents(m.t, first.get("authorizationUrl"))

@@ -41,7 +41,7 @@ func newInputs(t *testing.T, values map[string]any) *inputs {
 	t.Helper()
 	in := &inputs{values: map[string]any{
 		"kmsConfiguration": map[string]any{"keyType": "ServiceManagedKey"}, "oauth2ProviderConfigInput": map[string]any{"googleOauth2ProviderConfig": map[string]any{"clientId": "c", "clientSecret": "s"}},
-		"credentialProviderVendor": "GoogleOauth2", "sessionUri": "urn:ietf:params:oauth:request_uri:nothing", "userToken": "a.b.c", "workloadIdentityToken": "wat1.bm90",
+		"credentialProviderVendor": "GoogleOauth2", "sessionUri": "urn:ietf:params:oauth:request_uri:nothing", "userToken": "a.b.c", "workloadIdentityToken": "wat1.bm90", "purpose": "AUDIT",
 		"resourceArn":    "arn:aws:bedrock-agentcore:us-east-1:000000000000:workload-identity-directory/default/workload-identity/nothing",
 		"userIdentifier": map[string]any{"userToken": "a.b.c"}, "executionRoleArn": "arn:aws:iam::000000000000:role/x", "issuer": "https://nothing.example.com", "url": "https://nothing.example.com/back",
 		"accountId": "999999999999", "roles": []string{"auditor"}, "text": `permit (principal == Tabard::Principal::"x", action, resource);`, "until": time.Now().Add(time.Hour).Unix(),

@@ -103,7 +103,7 @@ func TestPoliciesDecideOnTheUsersGroups(t *testing.T) {
 		agent, booker := w.newcomer("agent", "calendar-agent"), w.newcomer("booker", "booker")
 		w.call(root(), "CreateApiKeyCredentialProvider", map[string]any{"name": "calendar", "apiKey": "the key"})
 		const ofTheGroup = `context.user.hasTag("groups") && context.user.getTag("groups").contains("calendar-users")`
-		w.put("agent", releasing(ofTheGroup))
+		w.put("agent", strings.ReplaceAll(releasing(ofTheGroup), "Tabard::Provider::", "Tabard::ApiKeyProvider::"))
 		w.put("booker", `permit (principal == Tabard::Principal::"booker", action == Tabard::Action::"ExchangeToken", resource);
 			permit (principal == Tabard::Principal::"booker", action in Tabard::Action::"release", resource) when { `+ofTheGroup+` };`)
 		release := func(k key, wat string) reply {
@@ -183,7 +183,7 @@ func TestNothingIsAllowedWithoutAPolicy(t *testing.T) {
 			t.Errorf("%s: answered %d %s, want %d", op, r.status, r.body, http.StatusForbidden)
 		}
 	}
-	w.put("weather", `permit (principal in Tabard::WorkloadIdentity::"calendar-agent", action in Tabard::Action::"release", resource == Tabard::Provider::"weather");`)
+	w.put("weather", `permit (principal in Tabard::WorkloadIdentity::"calendar-agent", action in Tabard::Action::"release", resource == Tabard::ApiKeyProvider::"weather");`)
 	if got := w.call(agent, "GetResourceApiKey", key).get("apiKey"); got != "the key" {
 		t.Errorf("with a policy: got %q", got)
 	}

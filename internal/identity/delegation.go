@@ -47,10 +47,20 @@ type Delegation struct {
 // Grant is a provider of a delegation. Scopes are all that a token of it may have: none means tokens without scopes, and
 // API keys.
 type Grant struct {
-	Provider string   `json:"provider"` // name
-	UIDs     []string `json:"uids"`     // of the providers that had the name: another of that name is not meant
-	Scopes   []string `json:"scopes"`
+	Provider string       `json:"provider"` // name
+	Kind     ProviderKind `json:"kind"`     // a name may be of a provider of each kind; "" in a request is the only one there is
+	UID      string       `json:"uid"`      // of the provider that had the name: another of that name is not meant
+	Scopes   []string     `json:"scopes"`
 }
+
+// ProviderKind is a kind of credential provider.
+type ProviderKind string
+
+// Values of ProviderKind, as on the wire of the API.
+const (
+	OAuth2Kind ProviderKind = "OAUTH2"
+	APIKeyKind ProviderKind = "API_KEY"
+)
 
 // DelegationState says whether a delegation is good for anything.
 type DelegationState string
@@ -88,8 +98,8 @@ type DelegationStore interface {
 
 // ProviderNames knows which credential providers there are. *broker.Broker has it.
 type ProviderNames interface {
-	// ProviderUIDs returns the uids of the providers of the name, none where there is none.
-	ProviderUIDs(ctx context.Context, account access.Account, name string) ([]string, error)
+	// ProviderUIDs returns the uids of the providers of the name, by kind; none if there is none.
+	ProviderUIDs(ctx context.Context, account access.Account, name string) (map[ProviderKind]string, error)
 }
 
 // NewDelegation says what delegation to make.
@@ -192,17 +202,30 @@ func (s *Service) checkUntil(until time.Time) error {
 func resolve(ctx context.Context, account access.Account, grants []Grant, providers ProviderNames) ([]Grant, error) {
 	out := make([]Grant, 0, len(grants))
 	for i, g := range grants {
-		if slices.ContainsFunc(out, func(had Grant) bool { return had.Provider == g.Provider }) {
-			return nil, fault.Field(fmt.Sprintf("grants[%d].providerName", i), "%s is granted twice: put its scopes into one grant", clip(g.Provider))
-		}
 		uids, err := providers.ProviderUIDs(ctx, account, g.Provider)
 		if err != nil {
 			return nil, err
 		}
-		if len(uids) == 0 {
+		if g.Kind == "" {
+			for kind := range uids {
+				g.Kind = kind
+			}
+			if len(uids) > 1 {
+				return nil, fault.Field(fmt.Sprintf("grants[%d].providerKind", i),
+					"is needed: %s is the name of an OAuth2 provider and of an API-key provider, so say %s or %s", clip(g.Provider), OAuth2Kind, APIKeyKind)
+			}
+		}
+		if g.UID = uids[g.Kind]; g.UID == "" {
 			return nil, fault.New(fault.NotFound, "credential provider %q does not exist", clip(g.Provider))
 		}
-		out = append(out, Grant{Provider: g.Provider, UIDs: uids, Scopes: slices.Clone(g.Scopes)})
+		if g.Kind == APIKeyKind && len(g.Scopes) > 0 {
+			return nil, fault.Field(fmt.Sprintf("grants[%d].scopes", i), "an API key has no scopes")
+		}
+		if slices.ContainsFunc(out, func(had Grant) bool { return had.UID == g.UID }) {
+			return nil, fault.Field(fmt.Sprintf("grants[%d].providerName", i), "%s is granted twice: put its scopes into one grant", clip(g.Provider))
+		}
+		g.Scopes = slices.Clone(g.Scopes)
+		out = append(out, g)
 	}
 	return out, nil
 }

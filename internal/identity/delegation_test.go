@@ -19,9 +19,12 @@ import (
 type shelf struct{}
 
 // ProviderUIDs implements identity.ProviderNames.
-func (shelf) ProviderUIDs(_ context.Context, _ access.Account, name string) ([]string, error) {
-	if name == "cal" {
-		return []string{"cp-1"}, nil
+func (shelf) ProviderUIDs(_ context.Context, _ access.Account, name string) (map[identity.ProviderKind]string, error) {
+	switch name {
+	case "cal":
+		return map[identity.ProviderKind]string{identity.OAuth2Kind: "cp-1"}, nil
+	case "both":
+		return map[identity.ProviderKind]string{identity.OAuth2Kind: "cp-2", identity.APIKeyKind: "ak-2"}, nil
 	}
 	return nil, nil
 }

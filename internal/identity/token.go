@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -92,7 +91,7 @@ func (t Token) Delegated(providerUID string) (scopes []string, granted, bounded 
 		return nil, true, false
 	}
 	for _, g := range t.lineage.grants {
-		if slices.Contains(g.UIDs, providerUID) {
+		if g.UID == providerUID {
 			return g.Scopes, true, true
 		}
 	}

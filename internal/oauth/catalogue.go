@@ -45,6 +45,7 @@ type row struct {
 	DefaultTenant         string            `json:"defaultTenant"`         // "": {tenantId} is not in the endpoints
 	AuthMethod            broker.AuthMethod `json:"authMethod"`            // required
 	NoPKCE                bool              `json:"noPkce"`                // false: S256 is sent
+	Scopes                string            `json:"scopes"`                // "": tokens have scopes; "none": they have none
 	ScopeSeparator        string            `json:"scopeSeparator"`        // " "
 	AnswerSeparator       string            `json:"answerSeparator"`       // as scopeSeparator
 	ScopeAliases          map[string]string `json:"scopeAliases"`          // none

@@ -76,6 +76,9 @@ func (r row) checkRequest() error {
 			return fmt.Errorf("authorizeParams: %q", name)
 		}
 	}
+	if r.Scopes != "" && r.Scopes != noScopes {
+		return fmt.Errorf("scopes %q: leave it out, or say %q", r.Scopes, noScopes)
+	}
 	if s := r.UserScopes; s != "" && (reserved(s) || !parameter.MatchString(s)) {
 		return fmt.Errorf("userScopes %q", s)
 	}
@@ -153,6 +156,9 @@ func (r row) checkAnswer() error {
 	return nil
 }
 
+// noScopes is the value of scopes for a vendor whose tokens have none.
+const noScopes = "none"
+
 // checkWords bounds what is only for people: it is shown to them, and is no place for anything that a terminal acts on.
 func (r row) checkWords() error {
 	if len(r.Notes) > 16 || len(r.Sources) > 16 {
@@ -191,6 +197,7 @@ func (r row) vendor() broker.Vendor {
 		DefaultTenant:         r.DefaultTenant,
 		AuthMethod:            r.AuthMethod,
 		NoPKCE:                r.NoPKCE,
+		NoScopes:              r.Scopes == noScopes,
 		ScopeSeparator:        r.ScopeSeparator,
 		AnswerSeparator:       r.AnswerSeparator,
 		ScopeAliases:          r.ScopeAliases,

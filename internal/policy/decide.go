@@ -83,7 +83,7 @@ func (e *Engine) compiled(row Row) (*compiled, error) {
 }
 
 // Holder is a principal to whom a question's answer is yes, or would be for fewer scopes: then Decision.Beyond names those
-// it may not have.
+// it may not have. If the question names no scopes of an OAuth2 token it may be yes for some: then Decision.Unknown is set.
 type Holder struct {
 	Caller   access.Caller
 	Decision access.Decision
@@ -101,7 +101,7 @@ func (e *Engine) WhoCan(ctx context.Context, callers []access.Caller, q Question
 		if err != nil {
 			return nil, err
 		}
-		if d.Allow || len(d.Beyond) > 0 {
+		if d.Allow || len(d.Beyond) > 0 || d.Unknown {
 			out = append(out, Holder{Caller: c, Decision: d})
 		}
 	}
@@ -130,6 +130,7 @@ func gate(c access.Caller, a access.Action, f access.Facts) (access.Decision, bo
 type verdict struct {
 	allow  bool
 	broken bool // a forbid could not be read or evaluated
+	blind  bool // a forbid reads the scopes, and they are not known
 	by     []string
 	diag   cedar.Diagnostic
 }
@@ -150,6 +151,9 @@ func (s slice) decide(r *request) (access.Decision, []Problem, error) {
 	}
 	var problems []Problem
 	for _, e := range v.diag.Errors {
+		if s.blind(e.PolicyID, r) {
+			continue // the policy is as it should be
+		}
 		problems = append(problems, Problem{Policy: rowName(e.PolicyID), Severity: Error, Line: e.Position.Line, Column: e.Position.Column, Message: e.Message})
 	}
 	sortProblems(problems)
@@ -160,13 +164,18 @@ func (s slice) evaluate(r *request, reads attributes, scopes []string) verdict {
 	decision, diag := cedar.Authorize(s, r, r.cedar(reads, scopes))
 	v := verdict{allow: decision == cedar.Allow, diag: diag}
 	for _, st := range s {
-		if st.forbid && (st.broken || failed(diag, st.id)) {
-			// Cedar leaves out a forbid that fails. To us that is doubt, and doubt denies.
-			v.allow, v.broken = false, true
-			v.by = append(v.by, st.name)
+		if !st.forbid || !st.broken && !failed(diag, st.id) {
+			continue
 		}
+		// Cedar leaves out a forbid that fails. To us that is doubt, and doubt denies.
+		if v.allow = false; st.blind(r) {
+			v.blind = true
+		} else {
+			v.broken = true
+		}
+		v.by = append(v.by, st.name)
 	}
-	if !v.broken {
+	if !v.broken && !v.blind {
 		for _, reason := range diag.Reasons {
 			v.by = append(v.by, rowName(reason.PolicyID))
 		}
@@ -174,6 +183,11 @@ func (s slice) evaluate(r *request, reads attributes, scopes []string) verdict {
 	slices.Sort(v.by)
 	v.by = slices.Compact(v.by)
 	return v
+}
+
+// blind reports whether the statement fails because it reads the scopes of a token whose scopes are not known.
+func (st *statement) blind(r *request) bool {
+	return r.facts.ScopesUnknown && !st.broken && st.reads&readsScopes != 0
 }
 
 func failed(diag cedar.Diagnostic, id types.PolicyID) bool {
@@ -206,13 +220,34 @@ func (s slice) explain(v verdict, r *request) access.Decision {
 				break
 			}
 		}
+	case v.blind:
+		d.By, d.Unknown = "forbid:"+v.by[0], true
+		d.Missing = fmt.Sprintf("scopes that are known: policy %s forbids some, and nobody knows which ones this token has. Ask for scopes by name", v.by[0])
 	case len(v.by) > 0:
 		d.By = "forbid:" + v.by[0]
 		d.Missing = fmt.Sprintf("a change of policy %s, which forbids it", v.by[0])
 	default:
 		d.By, d.Missing = "default-deny", missing(r)
+		for _, st := range s {
+			if !st.forbid && st.blind(r) && failed(v.diag, st.id) {
+				d.Unknown = true
+				d.Missing = fmt.Sprintf("scopes that are known: policy %s permits those that it lists, and nobody knows which ones this token has. "+
+					"Ask for scopes by name, or permit every scope: tabard allow %s %s", st.name, r.facts.Workload, r.facts.Provider)
+				break
+			}
+		}
 	}
 	return d
+}
+
+// blind reports whether the statement with the id is one that fails because the scopes are not known.
+func (s slice) blind(id types.PolicyID, r *request) bool {
+	for _, st := range s {
+		if st.id == id {
+			return st.blind(r)
+		}
+	}
+	return false
 }
 
 // missing says what a caller lacks whom no policy permits the action.

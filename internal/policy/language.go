@@ -27,6 +27,7 @@ const (
 	typeRole      types.EntityType = "Tabard::Role"
 	typeWorkload  types.EntityType = "Tabard::WorkloadIdentity"
 	typeProvider  types.EntityType = "Tabard::Provider"
+	typeAPIKey    types.EntityType = "Tabard::ApiKeyProvider"
 	typeVault     types.EntityType = "Tabard::Vault"
 	typeAudience  types.EntityType = "Tabard::Audience"
 	typeAccount   types.EntityType = "Tabard::Account"

@@ -43,6 +43,8 @@ func (r *request) acted(op operation) types.EntityUID {
 	kind := op.resource
 	if kind == "" {
 		switch {
+		case r.facts.Provider != "" && ofAPIKeys(r.action):
+			kind = typeAPIKey
 		case r.facts.Provider != "":
 			kind = typeProvider
 		case r.facts.Workload != "":
@@ -52,7 +54,7 @@ func (r *request) acted(op operation) types.EntityUID {
 		}
 	}
 	switch kind {
-	case typeProvider:
+	case typeProvider, typeAPIKey:
 		id = r.facts.Provider
 	case typeWorkload:
 		id = r.facts.Workload
@@ -62,6 +64,16 @@ func (r *request) acted(op operation) types.EntityUID {
 		id = string(r.caller.Account)
 	}
 	return types.EntityUID{Type: kind, ID: types.String(id)}
+}
+
+// ofAPIKeys reports whether the operation is about an API-key provider: a name may be of one of each kind (threat M03).
+func ofAPIKeys(a access.Action) bool {
+	switch a {
+	case access.CreateAPIKeyCredentialProvider, access.GetAPIKeyCredentialProvider, access.UpdateAPIKeyCredentialProvider,
+		access.DeleteAPIKeyCredentialProvider, access.GetResourceAPIKey:
+		return true
+	}
+	return false
 }
 
 func (r *request) vaultName() string {
@@ -82,7 +94,7 @@ func (r *request) cedar(reads attributes, scopes []string) cedar.Request {
 		return q
 	}
 	m := make(types.RecordMap, 4)
-	if reads&readsScopes != 0 {
+	if reads&readsScopes != 0 && !r.facts.ScopesUnknown { // without it, whatever reads it fails
 		m["scopes"] = stringSet(scopes)
 	}
 	if reads&^readsScopes != 0 {
@@ -140,7 +152,7 @@ func (r *request) Get(uid types.EntityUID) (types.Entity, bool) {
 	case typeAction:
 		e, ok := r.actions[uid]
 		return e, ok
-	case typeProvider:
+	case typeProvider, typeAPIKey:
 		if uid == r.resource {
 			return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.vault())}, true
 		}

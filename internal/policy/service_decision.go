@@ -83,12 +83,19 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 		Workload: c.Workload, Provider: c.Provider, Flow: c.Flow, Scopes: c.Scopes, Asserted: c.UserID != "",
 		Unrecorded: access.Unrecorded{User: c.User, Audience: c.Audience},
 	}}
+	q.Facts.ScopesUnknown = unknownScopes(c.Action, c.Scopes)
 	if c.Workload == "" {
 		return q, nil
 	}
 	var err error
 	q.Facts.Assertable, err = s.Library.AssertsUsers(ctx, who.Account, c.Workload)
 	return q, err
+}
+
+// unknownScopes reports whether nobody knows which scopes the token of a question has: it is a provider's, and no scopes of
+// it are named (threat M02).
+func unknownScopes(a access.Action, scopes []string) bool {
+	return a == access.GetResourceOauth2Token && len(scopes) == 0
 }
 
 // Explained is a recorded decision, made again.
@@ -119,6 +126,7 @@ func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID st
 		return Explained{}, err
 	}
 	q := Question{Caller: who, Action: r.Action, Facts: r.Facts, Time: r.Time}
+	q.Facts.ScopesUnknown = unknownScopes(r.Action, r.Facts.Scopes)
 	if r.Action == access.ExchangeToken {
 		q.Facts.Audience = r.Facts.Resource
 	}

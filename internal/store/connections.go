@@ -111,6 +111,12 @@ func replaced(n int64, err error, c broker.Connection) error {
 	return changed(n, nil, "connection %q has changed meanwhile", c.ID)
 }
 
+// ForgetRequested implements broker.ConnectionStore.
+func (d *DB) ForgetRequested(ctx context.Context, account access.Account, key string) error {
+	_, err := d.exec(ctx, `UPDATE connections SET requested = $1 WHERE account = $2 AND key = $3`, encodeList[string](nil), string(account), key)
+	return err
+}
+
 // LeaseConnection implements broker.ConnectionStore. A connection that needs re-authentication or is revoked has no
 // lease to take: that is a Conflict too. Of a connection's finished attempts the last few are kept.
 func (d *DB) LeaseConnection(ctx context.Context, a broker.Attempt, key string, ttl time.Duration) (fence int64, err error) {

@@ -21,8 +21,8 @@ func TestDelegations(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
 		must(t, db.CreateWorkload(ctx, aWorkload(account, "w1", "calendar")))
-		google := identity.Grant{Provider: "google", UIDs: []string{"p1", "p2"}, Scopes: []string{"a", `{"provider":"mail",`}}
-		d := aDelegation("d1", "w1", "u1", google, identity.Grant{Provider: "go_gle", UIDs: []string{"p3"}})
+		google := identity.Grant{Provider: "google", Kind: identity.OAuth2Kind, UID: "p1", Scopes: []string{"a", `{"provider":"mail",`}}
+		d := aDelegation("d1", "w1", "u1", google, identity.Grant{Provider: "go_gle", Kind: identity.APIKeyKind, UID: "p3"})
 		must(t, db.CreateDelegation(ctx, d, 2))
 		wantCode(t, "the same id", db.CreateDelegation(ctx, d, 2), fault.Conflict)
 		d.WorkloadName = "calendar"
