@@ -150,8 +150,8 @@ func (b *Broker) mayTake(ctx context.Context, g grounds, r Request, c Connection
 	if err := b.within(ctx, g, r.Scopes); err != nil {
 		return err
 	}
-	f := g.facts
-	f.Scopes, f.Connection, f.Outcome, f.Detail = r.Scopes, c.ID, "refresh", "another resource of a consent: "+clean(c.Resource, 200)
+	f := g.about(r.Scopes)
+	f.Connection, f.Outcome, f.Detail = c.ID, "refresh", "another resource of a consent: "+clean(c.Resource, 200)
 	return b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f)
 }
 
