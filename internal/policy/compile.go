@@ -145,7 +145,7 @@ func (l *language) scope(s *statement) {
 		}
 	}
 	switch e := named(a.Resource); e.Type {
-	case typeProvider, typeAPIKey, typeVault, typeWorkload, typeAudience, typeAccount:
+	case typeProvider, typeAPIProvider, typeVault, typeWorkload, typeAudience, typeAccount:
 		s.resource = e
 	default:
 		if !s.broken {

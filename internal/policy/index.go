@@ -78,7 +78,7 @@ func (b branch) find(s slice, r *request) slice {
 	}
 	s = b[types.EntityUID{}].find(s, r.action)
 	s = b[r.resource].find(s, r.action)
-	if r.resource.Type == typeProvider || r.resource.Type == typeAPIKey {
+	if r.resource.Type == typeProvider || r.resource.Type == typeAPIProvider {
 		s = b[r.vault()].find(s, r.action)
 	}
 	return s

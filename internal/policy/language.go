@@ -23,16 +23,16 @@ var schemaText string
 
 // The entity types of the schema.
 const (
-	typePrincipal types.EntityType = "Tabard::Principal"
-	typeRole      types.EntityType = "Tabard::Role"
-	typeWorkload  types.EntityType = "Tabard::WorkloadIdentity"
-	typeProvider  types.EntityType = "Tabard::Provider"
-	typeAPIKey    types.EntityType = "Tabard::ApiKeyProvider"
-	typeVault     types.EntityType = "Tabard::Vault"
-	typeAudience  types.EntityType = "Tabard::Audience"
-	typeAccount   types.EntityType = "Tabard::Account"
-	typeUser      types.EntityType = "Tabard::User"
-	typeAction    types.EntityType = "Tabard::Action"
+	typePrincipal   types.EntityType = "Tabard::Principal"
+	typeRole        types.EntityType = "Tabard::Role"
+	typeWorkload    types.EntityType = "Tabard::WorkloadIdentity"
+	typeProvider    types.EntityType = "Tabard::Provider"
+	typeAPIProvider types.EntityType = "Tabard::ApiKeyProvider"
+	typeVault       types.EntityType = "Tabard::Vault"
+	typeAudience    types.EntityType = "Tabard::Audience"
+	typeAccount     types.EntityType = "Tabard::Account"
+	typeUser        types.EntityType = "Tabard::User"
+	typeAction      types.EntityType = "Tabard::Action"
 )
 
 // language is the schema, ready for use.

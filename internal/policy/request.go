@@ -44,7 +44,7 @@ func (r *request) acted(op operation) types.EntityUID {
 	if kind == "" {
 		switch {
 		case r.facts.Provider != "" && ofAPIKeys(r.action):
-			kind = typeAPIKey
+			kind = typeAPIProvider
 		case r.facts.Provider != "":
 			kind = typeProvider
 		case r.facts.Workload != "":
@@ -54,7 +54,7 @@ func (r *request) acted(op operation) types.EntityUID {
 		}
 	}
 	switch kind {
-	case typeProvider, typeAPIKey:
+	case typeProvider, typeAPIProvider:
 		id = r.facts.Provider
 	case typeWorkload:
 		id = r.facts.Workload
@@ -152,7 +152,7 @@ func (r *request) Get(uid types.EntityUID) (types.Entity, bool) {
 	case typeAction:
 		e, ok := r.actions[uid]
 		return e, ok
-	case typeProvider, typeAPIKey:
+	case typeProvider, typeAPIProvider:
 		if uid == r.resource {
 			return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(r.vault())}, true
 		}
