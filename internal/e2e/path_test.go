@@ -44,7 +44,7 @@ func TestM20_EncodedLettersReachNothing(t *testing.T) {
 	w := newBare(t, daemon.SQLite)
 	paths := []string{"/healthz", "/readyz", "/tabard/audit-keys.json", "/identities/oauth2/authorize", "/identities/hosted/done"}
 	for _, p := range issuer.Paths() {
-		paths = append(paths, strings.ReplaceAll(p, "{account}", daemon.DefaultAccount))
+		paths = append(paths, strings.NewReplacer("{account}", daemon.DefaultAccount, "{issuer}", strings.Repeat("ab", 32)).Replace(p))
 	}
 	for _, op := range api.Operations() {
 		paths = append(paths, strings.ReplaceAll(op.Path, "{resourceArn}", url.QueryEscape(arnStart+"token-vault/default")))
