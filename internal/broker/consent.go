@@ -118,6 +118,9 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 	switch err := b.store.CreateFlow(ctx, flow, maxSessions); fault.CodeOf(err) {
 	case "":
 	case fault.Throttled:
+		if errors.Is(err, ErrManyConnections) {
+			return Outcome{}, b.tooMany(ctx, g, had, err)
+		}
 		f.Outcome = "refused"
 		return Outcome{}, b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, "too-many-sessions", f,
 			fault.Wrap(fault.Throttled, err, "%d consent sessions of this user are open at workload identity %s, which is as many as there may be: "+

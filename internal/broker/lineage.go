@@ -107,6 +107,9 @@ func (b *Broker) fromSibling(ctx context.Context, g grounds, r Request, name con
 			Lineage: l.ID, Created: b.now(),
 		}
 		if !decided {
+			if err := b.roomFor(ctx, g, c); err != nil {
+				return Outcome{}, err
+			}
 			if err := b.mayTake(ctx, g, r, c); err != nil {
 				return Outcome{}, err
 			}

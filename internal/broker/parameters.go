@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +14,26 @@ import (
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/secret"
 )
+
+// MaxConnections bounds the connections of a workload identity and user to one provider (threat M05).
+const MaxConnections = 20
+
+// ErrManyConnections is the cause of a Throttled fault: there are MaxConnections.
+var ErrManyConnections = errors.New("as many connections as there may be")
+
+// roomFor refuses what would be one connection too many, before the provider is asked. It records why.
+func (b *Broker) roomFor(ctx context.Context, g grounds, c Connection) error {
+	return b.tooMany(ctx, g, c, b.store.RoomForConnection(ctx, c))
+}
+
+func (b *Broker) tooMany(ctx context.Context, g grounds, c Connection, err error) error {
+	if !errors.Is(err, ErrManyConnections) {
+		return err
+	}
+	return b.turnAway(ctx, g, "too-many-connections", fault.Wrap(fault.Throttled, err,
+		"workload identity %s has %d connections of provider %s for this user, which is as many as there may be: see why with "+
+			"tabard connection list --provider %s, and revoke one with tabard connection revoke ID", g.workload.Name, MaxConnections, g.provider.Name, g.provider.Name))
+}
 
 // presentation reports whether the parameter, in exactly this spelling, changes how the user is asked and not what comes
 // of it, at every provider. What chooses an account, an organization or a kind of sign-in is none: login_hint, hd,

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -149,4 +150,35 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	}
 	_, err := w.Token(t.Context(), w.agentA, ask(wat, with("a.b", "x", "a_b", "y")))
 	wantError(t, "two spellings", err, fault.Invalid, "twice")
+}
+
+// M05: parameters make at most 20 connections of an agent and user to one provider, open sessions included.
+func TestM05_AtMostTwentyConnections(t *testing.T) {
+	w := newWorld(t)
+	w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
+	for flow, of := range map[string]func(*broker.Request){"consent": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("exchange")} {
+		t.Run(flow, func(t *testing.T) {
+			wat := w.wat(w.agentA, "user-of-"+flow)
+			if flow == "consent" {
+				w.consent("user-of-"+flow, with("organization", "0"))
+			}
+			get := func(n int) error {
+				_, err := w.Token(t.Context(), w.agentA, ask(wat, with("organization", strconv.Itoa(n)), of))
+				return err
+			}
+			for n := range broker.MaxConnections {
+				must(t, get(n))
+			}
+			sent := len(w.provider.Requests())
+			wantError(t, "one more", get(99), fault.Throttled, "tabard connection list")
+			if len(w.provider.Requests()) != sent {
+				t.Error("the provider was asked for the one that is too many")
+			}
+			must(t, get(0))
+			must(t, get(broker.MaxConnections-1))
+			if _, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "bob"), with("organization", "99"))); err != nil {
+				t.Errorf("another user: %v", err)
+			}
+		})
+	}
 }

@@ -51,8 +51,12 @@ type ConnectionStore interface {
 	// Connection reads one row by its key, never from a cache: it is the one read of the hot path.
 	Connection(ctx context.Context, account access.Account, key string) (Connection, error)
 	ConnectionByID(ctx context.Context, account access.Account, id string) (Connection, error)
+	// RoomForConnection returns Throttled where c's workload identity and user have MaxConnections of c's provider already.
+	// What is revoked does not count, nor a token that needs no consent and has expired.
+	RoomForConnection(ctx context.Context, c Connection) error
 	// SwapConnection replaces the row of c.Key where its generation is still oldGeneration, else returns Conflict.
-	// With oldGeneration 0 it inserts, and returns Conflict where the key exists. The lease is cleared.
+	// With oldGeneration 0 it inserts, and returns Conflict where the key exists, and for flows without consent Throttled
+	// as RoomForConnection. The lease is cleared.
 	SwapConnection(ctx context.Context, c Connection, oldGeneration int64) error
 	// ForgetRequested empties Requested of the connection with the key, if there is one. No token depends on it.
 	ForgetRequested(ctx context.Context, account access.Account, key string) error
@@ -71,7 +75,8 @@ type ConnectionStore interface {
 // FlowStore keeps consent sessions and their visits.
 type FlowStore interface {
 	// CreateFlow returns Throttled where max sessions of f's workload identity and user are open and unexpired at
-	// f.Created.
+	// f.Created; and Throttled with ErrManyConnections where f, with the other open sessions, would make more connections of
+	// f's provider than MaxConnections.
 	CreateFlow(ctx context.Context, f Flow, max int) error
 	// FlowByID takes no account: the id is the hash of an unguessable URI. The core checks whose it is.
 	FlowByID(ctx context.Context, id string) (Flow, error)

@@ -331,6 +331,9 @@ func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct
 			Provider: g.provider.UID, Flow: d.flow, Resources: r.Resources, Resource: r.resource, Audiences: r.Audiences,
 			Parameters: r.parameters, ParamNames: r.parameterNames, Created: b.now(),
 		}
+		if err := b.roomFor(ctx, g, c); err != nil {
+			return Outcome{}, err
+		}
 	case err != nil:
 		return Outcome{}, err
 	case !r.Force && c.usable(g.provider) && c.fresh(b.now()):
@@ -376,7 +379,7 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 		}
 		c.ID, c.Generation = stored.ID, stored.Generation
 	default:
-		return Outcome{}, err
+		return Outcome{}, b.tooMany(ctx, g, c, err)
 	}
 	// What was granted may be more than what was asked for, and decided, before.
 	receipt, err := b.releasing(ctx, g, c, g.vendor.unrequested(c.Granted, c.Requested))

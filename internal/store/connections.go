@@ -72,10 +72,58 @@ func (d *DB) ConnectionByID(ctx context.Context, account access.Account, id stri
 // it clears cannot finish. NotFound means that the provider is gone.
 func (d *DB) SwapConnection(ctx context.Context, c broker.Connection, oldGeneration int64) error {
 	op := func(ctx context.Context, s session) error { return swapConnection(ctx, s, c, oldGeneration) }
+	if oldGeneration == 0 && c.Flow != broker.FlowUserFederation {
+		return d.newWithoutConsent(ctx, c)
+	}
 	if oldGeneration == 0 {
 		return d.within(ctx, c.Account, accounts.Connections, op)
 	}
 	return d.engine.write(ctx, op)
+}
+
+// newWithoutConsent inserts where there is room. Calls for one provider wait for each other at its row.
+func (d *DB) newWithoutConsent(ctx context.Context, c broker.Connection) error {
+	const lock = `UPDATE providers SET version = version WHERE account = $1 AND uid = $2`
+	quota, err := d.quota(ctx, c.Account, accounts.Connections)
+	if err != nil {
+		return err
+	}
+	return d.engine.write(ctx, func(ctx context.Context, s session) error {
+		if quota != 0 {
+			if err := room(ctx, s, c.Account, accounts.Connections, quota); err != nil {
+				return err
+			}
+		}
+		if _, err := s.exec(ctx, lock, string(c.Account), c.Provider); err != nil {
+			return classify(err)
+		}
+		if err := roomForConnection(ctx, s, c); err != nil {
+			return err
+		}
+		return insertConnection(ctx, s, c)
+	})
+}
+
+// RoomForConnection implements broker.ConnectionStore.
+func (d *DB) RoomForConnection(ctx context.Context, c broker.Connection) error {
+	return roomForConnection(ctx, d.engine.read(), c)
+}
+
+func roomForConnection(ctx context.Context, s session, c broker.Connection) error {
+	const query = `SELECT count(*) FROM connections WHERE account = $1 AND workload = $2 AND user_ref = $3 AND provider = $4
+		AND key <> $5 AND state <> 'revoked' AND (flow = 'USER_FEDERATION' OR expires = 0 OR expires > $6)`
+	return crowded(s.row(ctx, query, string(c.Account), c.Workload, c.User, c.Provider, c.Key, millis(c.Created)))
+}
+
+func crowded(row scanner) error {
+	var n int
+	if err := row.Scan(&n); err != nil {
+		return classify(err)
+	}
+	if n >= broker.MaxConnections {
+		return fault.Wrap(fault.Throttled, broker.ErrManyConnections, "there are %d connections, which is as many as there may be", n)
+	}
+	return nil
 }
 
 func swapConnection(ctx context.Context, s session, c broker.Connection, oldGeneration int64) error {

@@ -59,6 +59,12 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 	const lock = `UPDATE users SET created = created WHERE account = $1 AND ref = $2`
 	const count = `SELECT count(*) FROM flows WHERE account = $1 AND workload = $2 AND user_ref = $3 AND expires > $4
 		AND state IN ('created', 'code_held', 'redeeming')`
+	// What the user has and is being asked for, each once, and not what this session is for.
+	const names = `SELECT count(*) FROM (SELECT resources, audiences, resource, parameters FROM connections WHERE account = $1
+		AND workload = $2 AND user_ref = $3 AND provider = $4 AND state <> 'revoked' AND flow = 'USER_FEDERATION'
+		UNION SELECT resources, audiences, resource, parameters FROM flows WHERE account = $1 AND workload = $2 AND user_ref = $3
+		AND provider = $4 AND expires > $5 AND state IN ('created', 'code_held', 'redeeming')) AS n
+		WHERE NOT (resources = $6 AND audiences = $7 AND resource = $8 AND parameters = $9)`
 	const query = `INSERT INTO flows (` + flowColumns + `, visits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
 		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, 0)`
 	quota, err := d.quota(ctx, f.Account, accounts.Connections)
@@ -75,6 +81,10 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 		var open int
 		if err := s.row(ctx, count, string(f.Account), f.Workload, f.User, millis(f.Created)).Scan(&open); err != nil {
 			return classify(err)
+		}
+		if err := crowded(s.row(ctx, names, string(f.Account), f.Workload, f.User, f.Provider, millis(f.Created), encodeList(f.Resources),
+			encodeList(f.Audiences), f.Resource, f.Parameters)); err != nil {
+			return err
 		}
 		if open >= max {
 			return fault.New(fault.Throttled, "%d consent sessions of this user are open at this workload identity, which is as many as there may be", open)
