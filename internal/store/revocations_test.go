@@ -29,7 +29,10 @@ func TestConnectionViews(t *testing.T) {
 		for _, c := range []broker.Connection{one, two, three} {
 			must(t, db.SwapConnection(ctx, c, 0))
 		}
-		bare := func(c broker.Connection) broker.Connection { c.Access, c.Refresh, c.Upstream = nil, nil, nil; return c }
+		bare := func(c broker.Connection) broker.Connection {
+			c.Access, c.Refresh, c.Upstream, c.Claims = nil, nil, nil, nil
+			return c
+		}
 		view := got[broker.ConnectionView](t)(db.ConnectionView(ctx, account, "id-k1"))
 		wantEqual(t, "view", view, broker.ConnectionView{Connection: bare(one), WorkloadName: "calendar", ProviderName: "google", Refreshable: true})
 		view = got[broker.ConnectionView](t)(db.ConnectionView(ctx, account, "id-k2"))

@@ -151,6 +151,7 @@ func aConnection(a access.Account, key, provider string) broker.Connection {
 		Granted: []string{"a"}, Access: vault.Sealed("sealed access"), Refresh: vault.Sealed("sealed refresh"), TokenType: "Bearer",
 		Expires: at.Add(time.Hour), State: broker.Active, Reason: "", Generation: 1, Identity: "identity-1", Created: at, Updated: at,
 		Upstream: vault.Sealed("sealed upstream"), Claims: vault.Sealed("sealed claims"), Resource: "api://x",
+		Parameters: "mac", ParamNames: []string{"hd"},
 	}
 }
 
@@ -158,7 +159,7 @@ func aFlow(a access.Account, id, provider string) broker.Flow {
 	return broker.Flow{
 		ID: id, Account: a, Workload: "w1", WorkloadName: "calendar", Generation: 2, Token: "tok", User: "u1", UserKind: "jwt",
 		Provider: provider, ProviderName: "google", Identity: "identity-1", Resources: []string{"r"}, Audiences: []string{"x"},
-		Resource: "api://x", Scopes: []string{"a", "b"}, Requested: []string{"a"}, ReturnURL: "https://app.example/cb", CustomState: vault.Sealed("cs"),
+		Resource: "api://x", Parameters: "mac", ParamNames: []string{"hd"}, Scopes: []string{"a", "b"}, Requested: []string{"a"}, ReturnURL: "https://app.example/cb", CustomState: vault.Sealed("cs"),
 		CustomParams: vault.Sealed("cp"), Upstream: vault.Sealed("up"), Force: true, State: broker.FlowCreated, Created: at, Expires: at.Add(10 * time.Minute),
 	}
 }
