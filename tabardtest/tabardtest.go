@@ -79,7 +79,8 @@ func New(t testing.TB) *Server {
 func (s *Server) AgentConfig(t testing.TB, workload string, providers ...string) aws.Config {
 	t.Helper()
 	const acts = `permit (principal == Tabard::Principal::%q, action in [Tabard::Action::"mint", Tabard::Action::"assert", Tabard::Action::"describe"], resource);`
-	const has = "\n" + `permit (principal == Tabard::Principal::%q, action in [Tabard::Action::"release", Tabard::Action::"report"], resource == Tabard::Provider::%q);`
+	const has = "\n" + `permit (principal == Tabard::Principal::%[1]q, action in [Tabard::Action::"release", Tabard::Action::"report"], resource == Tabard::Provider::%[2]q);` +
+		"\n" + `permit (principal == Tabard::Principal::%[1]q, action in Tabard::Action::"release", resource == Tabard::ApiKeyProvider::%[2]q);`
 	name := "agent-" + rand.Text()
 	text := fmt.Sprintf(acts, name)
 	for _, p := range providers {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The first signal lets requests in flight finish; the second does not wait for them.
@@ -18,8 +19,11 @@ func TestSecondSignalForces(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = slow.Close() })
-	// A request whose body never comes. Continue says that the server reads it.
-	if _, err := slow.Write([]byte("POST /tabard/ListPrincipals HTTP/1.1\r\nHost: " + addr + "\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")); err != nil {
+	// A request whose body never comes, signed in form. Continue says that the server reads it.
+	now := time.Now().UTC().Format("20060102T150405Z")
+	if _, err := slow.Write([]byte("POST /tabard/ListPrincipals HTTP/1.1\r\nHost: " + addr + "\r\nContent-Length: 2\r\nExpect: 100-continue\r\nX-Amz-Date: " + now +
+		"\r\nAuthorization: AWS4-HMAC-SHA256 Credential=TABARDX/" + now[:8] + "/us-east-1/bedrock-agentcore/aws4_request, SignedHeaders=host;x-amz-date, Signature=" +
+		strings.Repeat("0", 64) + "\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	answer := make([]byte, 64)
