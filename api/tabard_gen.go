@@ -413,6 +413,7 @@ type Connection struct {
 	GrantedScopes   []string              `json:"grantedScopes,omitzero"`
 	Resources       []string              `json:"resources,omitzero"`
 	Audiences       []string              `json:"audiences,omitzero"`
+	Parameters      []string              `json:"parameters,omitzero"`
 	TokenType       string                `json:"tokenType,omitempty"`
 	ExpiresAt       Timestamp             `json:"expiresAt,omitzero"`
 	Refreshable     bool                  `json:"refreshable,omitempty"`

@@ -36,6 +36,7 @@ func connectionColumns() []column[api.Connection] {
 			return plain
 		}},
 		{name: "SCOPES", text: func(c row) string { return list(c.GrantedScopes) }},
+		{name: "PARAMETERS", text: func(c row) string { return cmp.Or(list(c.Parameters), "-") }},
 		{name: "EXPIRES", text: func(c row) string { return when(c.ExpiresAt) }},
 		{name: "UPDATED", text: func(c row) string { return when(c.LastUpdatedTime) }},
 	}

@@ -122,6 +122,7 @@ type Unrecorded struct {
 	User          UserFacts // who the user is, as far as a token proved it; records have UserRef
 	Audience      string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource
 	Through       []string  // names of the workload identities that the token came through, the latest first; records have them in Detail
+	Parameters    []string  // names of the custom parameters of a request for a token, in the one spelling of policies
 	From          string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
 }
 

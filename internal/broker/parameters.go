@@ -63,6 +63,15 @@ func widens(name string) bool {
 	return false
 }
 
+// spelled returns the names of the custom parameters as policies read them.
+func (r *Request) spelled() []string {
+	var names []string
+	for name := range r.CustomParameters {
+		names = append(names, folded(name))
+	}
+	return names
+}
+
 // checkWidening refuses parameters that can widen the token past what policies and ceilings list as scopes, unless the
 // provider's setting names them (threat M04). The vendor's own parameter for scopes is one of the scopes.
 func (r *Request) checkWidening(p Provider) error {

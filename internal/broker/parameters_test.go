@@ -1,10 +1,12 @@
 package broker_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
@@ -150,6 +152,39 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	}
 	_, err := w.Token(t.Context(), w.agentA, ask(wat, with("a.b", "x", "a_b", "y")))
 	wantError(t, "two spellings", err, fault.Invalid, "twice")
+}
+
+// seeing is a decider that remembers the names of parameters.
+type seeing struct {
+	access.Decider
+	saw map[string]bool
+}
+
+func (s seeing) Decide(ctx context.Context, c access.Caller, a access.Action, f access.Facts) (access.Decision, error) {
+	for _, p := range f.Parameters {
+		s.saw[p] = true
+	}
+	return s.Decider.Decide(ctx, c, a, f)
+}
+
+// M04: policies see the names of the parameters.
+func TestM04_PoliciesSeeParameters(t *testing.T) {
+	w := newWorld(t)
+	saw := map[string]bool{}
+	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: seeing{access.Table{}, saw}})
+	t.Cleanup(guard.Close)
+	c := w.config
+	c.Guard = guard
+	b, err := broker.New(c)
+	must(t, err)
+	for _, of := range []func(*broker.Request){machine, func(*broker.Request) {}} {
+		clear(saw)
+		_, err = b.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), with("Organi.zation", "a", "prompt", "login"), of))
+		must(t, err)
+		if !saw["organi_zation"] || !saw["prompt"] {
+			t.Errorf("the decision saw %v", saw)
+		}
+	}
 }
 
 // M05: parameters make at most 20 connections of an agent and user to one provider, open sessions included.

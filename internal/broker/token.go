@@ -69,6 +69,7 @@ func (b *Broker) Token(ctx context.Context, caller access.Caller, r Request) (Ou
 	}
 	r.foldAudience()
 	r.foldUserScopes(g.vendor)
+	g.facts.Parameters = r.spelled()
 	if err := r.checkWidening(g.provider); err != nil {
 		return Outcome{}, b.unlessDenied(ctx, g, err)
 	}

@@ -199,6 +199,7 @@ const (
 	readsAudience
 	readsAssertable
 	readsTime
+	readsParameters
 	readsThrough
 	readsAll = 1<<iota - 1
 )
@@ -223,6 +224,8 @@ func attribute(name string) attributes {
 		return readsAssertable
 	case "time":
 		return readsTime
+	case "parameters":
+		return readsParameters
 	case "through":
 		return readsThrough
 	}

@@ -207,7 +207,7 @@ func TestContext(t *testing.T) {
 	user := access.UserFacts{Issuer: "https://idp.example", Subject: "alice", Claims: `{"groups":["eng","ops"],"level":3,"staff":true,"deep":{"a":1},"none":[]}`}
 	facts := access.Facts{
 		Workload: "w", Provider: "p", Flow: "M2M", Scopes: []string{"a", "b"}, UserRef: "u1", Assertable: true,
-		Unrecorded: access.Unrecorded{User: user, Vault: "v", Audience: "https://api", Through: []string{"x"}},
+		Unrecorded: access.Unrecorded{User: user, Vault: "v", Audience: "https://api", Through: []string{"x"}, Parameters: []string{"hd"}},
 	}
 	asserted := facts
 	asserted.User, asserted.Asserted = access.UserFacts{}, true
@@ -236,6 +236,8 @@ func TestContext(t *testing.T) {
 		{`resource in Tabard::Vault::"default"`, facts, false},
 		{`principal in Tabard::Role::"agent" && principal in Tabard::WorkloadIdentity::"w"`, facts, true},
 		{`principal in Tabard::Role::"admin" || principal in Tabard::WorkloadIdentity::"x"`, facts, false},
+		{`context.parameters == ["hd"]`, facts, true},
+		{`context.parameters.contains("claims")`, facts, false},
 		{`action in Tabard::Action::"release"`, facts, true},
 	} {
 		m := &memory{}

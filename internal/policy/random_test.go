@@ -47,7 +47,7 @@ func randomFacts(r *rand.Rand) access.Facts {
 	return access.Facts{
 		Workload: pick(r, "", "w0", "w1", "v2", "x"), Provider: pick(r, "", "p0", "p1", "p2"), Flow: pick(r, "", "M2M"), Assertable: r.IntN(2) == 0,
 		Scopes: some(r, "a", "b", "c"), UserRef: pick(r, "", "u"), Asserted: r.IntN(3) == 0,
-		Unrecorded: access.Unrecorded{Vault: pick(r, "", "v"), Audience: pick(r, "", "aud"), Through: some(r, "w0", "w1")},
+		Unrecorded: access.Unrecorded{Vault: pick(r, "", "v"), Audience: pick(r, "", "aud"), Through: some(r, "w0", "w1"), Parameters: some(r, "hd", "claims")},
 	}
 }
 

@@ -124,6 +124,8 @@ func (r *request) rest(m types.RecordMap, reads attributes) {
 			m["assertable"] = types.Boolean(r.facts.Assertable)
 		case readsTime:
 			m["time"] = types.NewDatetime(r.at)
+		case readsParameters:
+			m["parameters"] = stringSet(r.facts.Parameters)
 		case readsThrough:
 			m["through"] = stringSet(r.facts.Through)
 		}
