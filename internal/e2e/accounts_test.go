@@ -138,13 +138,18 @@ func TestQuotasOfRequests(t *testing.T) {
 }
 
 // TestA34_GuessingIsSlowedAndLocksNobodyOut guesses a key's secret until guesses are refused, while its owner goes on
-// working from the same address.
+// working from the same address. The addresses are what a trusted proxy says, since loopback is exempt.
 func TestA34_GuessingIsSlowedAndLocksNobodyOut(t *testing.T) {
-	w := newBare(t, daemon.SQLite)
+	w := newBare(t, daemon.SQLite, func(c *daemon.Config) { c.TrustedProxies = prefixes(t, []string{"127.0.0.0/8"}) })
+	post := func(k key) reply {
+		r := w.request(k, http.MethodPost, "/tabard/ListPrincipals", `{}`)
+		r.Header.Set("X-Forwarded-For", "198.51.100.7")
+		return do(t, r)
+	}
 	guess := key{rootID, "not-the-secret-of-root-at-all"}
 	throttled := 0
 	for range 60 {
-		got := w.post(guess, "ListPrincipals", `{}`)
+		got := post(guess)
 		switch got.status {
 		case http.StatusTooManyRequests:
 			if throttled++; got.header.Get("Retry-After") == "" || got.header.Get("X-Amzn-Errortype") != "ThrottlingException" {
@@ -154,7 +159,7 @@ func TestA34_GuessingIsSlowedAndLocksNobodyOut(t *testing.T) {
 		default:
 			t.Fatalf("a guess answered %d %s", got.status, got.body)
 		}
-		if got := w.post(root(), "ListPrincipals", `{}`); got.status != http.StatusOK {
+		if got := post(root()); got.status != http.StatusOK {
 			t.Fatalf("the owner of the key: %d %s", got.status, got.body)
 		}
 	}
@@ -162,12 +167,12 @@ func TestA34_GuessingIsSlowedAndLocksNobodyOut(t *testing.T) {
 		t.Errorf("%d of 60 guesses were throttled", throttled)
 	}
 	for i := range 150 { // other keys of the same client, known and unknown alike
-		w.post(key{fmt.Sprintf("TABARDGUESS%09d", i), "x"}, "ListPrincipals", `{}`)
+		post(key{fmt.Sprintf("TABARDGUESS%09d", i), "x"})
 	}
-	if got := w.post(key{"TABARDANOTHER0000000", "x"}, "ListPrincipals", `{}`); got.status != http.StatusTooManyRequests {
+	if got := post(key{"TABARDANOTHER0000000", "x"}); got.status != http.StatusTooManyRequests {
 		t.Errorf("a guess at another key from an address that guessed much: %d", got.status)
 	}
-	if got := w.post(root(), "ListPrincipals", `{}`); got.status != http.StatusOK {
+	if got := post(root()); got.status != http.StatusOK {
 		t.Errorf("the owner of the key in the end: %d %s", got.status, got.body)
 	}
 }

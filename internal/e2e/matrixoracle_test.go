@@ -286,14 +286,14 @@ func (o *truth) oauth2(a *actor, t *wat, provider, flow string, scopes []string)
 	switch {
 	case !acts(a, "agent", t.agent):
 		return want{kind: wantDenied}
+	case t.expired: // what is dead is refused before anything is told, and after the pairing
+		return want{kind: wantDead, or: wantDenied}
 	case provider == onNothing || provider == onMaps:
 		return yesElse(may(scopes), wantAbsent, wantDenied)
 	case o.down[standing(a.account, "provider", provider)], asserted(t.user) && provider == onDrive:
 		return want{kind: wantDenied}
 	case flow == "USER_FEDERATION" && t.user == byNobody:
 		return yesElse(may(scopes), wantInvalid, wantDenied)
-	case t.expired:
-		return want{kind: wantDead, or: wantDenied}
 	}
 	if flow == "M2M" {
 		text, known := o.machine[place{a.account, t.agent, "", provider}]
@@ -314,7 +314,7 @@ func (o *truth) oauth2(a *actor, t *wat, provider, flow string, scopes []string)
 		return want{kind: wantDenied}
 	}
 	union := scopes
-	if s != nil { // nothing that was granted is to be lost
+	if s != nil && s.active { // nothing that was granted is to be lost
 		union = slices.Concat(scopes, s.scopes)
 	}
 	switch {
@@ -353,10 +353,10 @@ func (o *truth) about(a *actor, t *wat, op string) want {
 		return *w
 	}
 	switch {
+	case t.expired:
+		return want{kind: wantDead, or: wantDenied}
 	case !o.may(a, "describe", t.agent, "", t.user, nil):
 		return want{kind: wantDenied}
-	case t.expired:
-		return want{kind: wantDead}
 	}
 	return yesElse(op == "DescribeUser", wantFine, wantInvalid) // no issuer of the matrix says more of its users
 }
@@ -369,7 +369,7 @@ func (o *truth) report(a *actor, t *wat, s *stored) want {
 	own := s != nil && s.person() == t.person
 	switch {
 	case t.expired:
-		return want{kind: wantDead}
+		return want{kind: wantDead, or: wantDenied}
 	case !o.may(a, "report", t.agent, "", t.user, nil):
 		return want{kind: wantDenied}
 	case !own:

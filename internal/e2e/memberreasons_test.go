@@ -45,6 +45,10 @@ var reasons = []reason{
 	explained(`^VerifyAudit (in|out) nextToken$`, "only of trails of more than 20000 records, which are verified in parts"),
 	explained(`^VerifyAudit out findings\.`, "only of trails that were changed in the database, which no client can do: internal/store/checkpoints_test.go has each kind"),
 	explained(`WorkloadIssuers? out workloadIssuers?\.tokenReview$`, "of issuers that the server's configuration has reviewed: federationthreats_test.go has one"),
+	explained(`^CreateDelegation in grants\.providerKind$`, "needed only if a provider of each kind has the name: internal/e2e/scopes_test.go has it"),
+	explained(`\.?scopesUnknown$`, "only of questions about tokens whose scopes are not known: internal/e2e/scopes_test.go has one"),
+	explained(` out connections?\.parameters$`, "only of tokens that were asked for with parameters that name them: internal/broker/parameters_test.go has them"),
+	explained(`ackchannelLogout(Uri)?$`, "of issuers that tell of logouts: internal/e2e/logout_test.go has one"),
 	explained(`^TransferConnection out connection\.reason$`, "of connections that are out of order, which cannot be transferred"),
 }
 

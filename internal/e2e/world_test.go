@@ -97,8 +97,9 @@ func (w *world) start(change ...func(*daemon.Config)) {
 	c := daemon.Config{
 		Addr: "127.0.0.1:0", DataDir: w.dataDir, DB: w.db, Dev: true, Out: w.out,
 		RootAccessKeyID: rootID, RootSecretAccessKey: secret.New(rootSecret),
-		Log: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+		Log:    slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Now:    func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+		Bounds: daemon.Bounds{AuditKeepDays: -1}, // clients prune what they have just written
 	}
 	for _, f := range change {
 		f(&c)
