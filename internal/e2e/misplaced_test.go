@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -125,7 +124,7 @@ func TestM18_CredentialsInThePlaceOfNames(t *testing.T) {
 	}
 	for i, text := range kinds {
 		if strings.Contains(log, text) || strings.Contains(trail, text) {
-			t.Error(fmt.Sprintf("kind %d reached the log or the trail", i))
+			t.Errorf("kind %d reached the log or the trail", i)
 		}
 	}
 }
