@@ -9,7 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 missing=()
 say() { printf 'provision: %s\n' "$*"; }
 lacks() { missing+=("$1"); say "could not get $1: $2"; }
-have() { command -v "$1" >/dev/null 2>&1; }
+# have NAME: a program of the name is on the PATH. A function of this script is none (command -v would find it).
+have() { type -P "$1" >/dev/null; }
 digest() { cat "$@" | cksum; }
 
 # debian NAME…: installs Debian packages; false where there is no apt-get or we are not root.
