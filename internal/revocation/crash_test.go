@@ -170,7 +170,7 @@ func TestRevocation_ManyAndDelegations(t *testing.T) {
 	for i := range 600 {
 		id := fmt.Sprintf("cn-many-%d", i)
 		must(t, w.db.SwapConnection(ctx, broker.Connection{
-			Account: account, ID: id, Key: id, Workload: agent.UID, User: "u", Provider: "p-google", Flow: broker.FlowM2M, State: broker.Active, Generation: 1,
+			Account: account, ID: id, Key: id, Workload: agent.UID, User: fmt.Sprint("u", i/10), Provider: "p-google", Flow: broker.FlowM2M, State: broker.Active, Generation: 1,
 			Created: time.Now(), Updated: time.Now(),
 		}, 0))
 	}
