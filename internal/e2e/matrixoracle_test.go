@@ -375,6 +375,9 @@ func (o *truth) report(a *actor, t *wat, s *stored) want {
 	case !own:
 		return want{kind: wantAbsent}
 	}
+	if _, granted := t.grants(s.provider); !granted { // a delegation for one provider says nothing of another's connections
+		return want{kind: wantDenied}
+	}
 	return yesElse(!o.down[standing(a.account, "provider", s.provider)], wantFine, wantDenied)
 }
 
