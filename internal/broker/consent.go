@@ -183,6 +183,10 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 		flow.User != g.token.UserRef || flow.Provider != g.provider.UID || r.Flow != FlowUserFederation {
 		return Outcome{}, b.turnAway(ctx, polled, "unknown-session", errNoSession)
 	}
+	for _, name := range flow.ParamNames { // a poll need not repeat them, and what it releases was asked for with them
+		g.facts.Parameters = append(g.facts.Parameters, folded(name))
+	}
+	polled.facts.Parameters = g.facts.Parameters
 	now := b.now()
 	over := !now.Before(flow.Expires)
 	if g.token.Expired && (flow.Token != g.token.Hash || over) {

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -185,6 +186,50 @@ func TestM04_PoliciesSeeParameters(t *testing.T) {
 			t.Errorf("the decision saw %v", saw)
 		}
 	}
+}
+
+// forbidding is a decider that refuses requests with a parameter, once it is on.
+type forbidding struct {
+	access.Decider
+	parameter string
+	on        *bool
+}
+
+func (f forbidding) Decide(ctx context.Context, c access.Caller, a access.Action, facts access.Facts) (access.Decision, error) {
+	if *f.on && slices.Contains(facts.Parameters, f.parameter) {
+		return access.Decision{}, nil
+	}
+	return f.Decider.Decide(ctx, c, a, facts)
+}
+
+// M04: a poll is decided with the parameters that its session was opened with, whether or not it repeats them.
+func TestM04_PollsAreDecidedWithTheSessionsParameters(t *testing.T) {
+	w := newWorld(t)
+	on := false
+	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "organi_zation", &on}})
+	t.Cleanup(guard.Close)
+	c := w.config
+	c.Guard = guard
+	b, err := broker.New(c)
+	must(t, err)
+	a := with("Organi.zation", "a")
+	wat := w.wat(w.agentA, "alice")
+	redeemed := w.pending(w.agentA, ask(wat, a))
+	w.consent("alice", a)
+	open := w.pending(w.agentA, ask(wat, a, func(r *broker.Request) { r.Force = true }))
+	plain := w.pending(w.agentA, ask(wat))
+	for name, of := range map[string]string{"redeemed": redeemed.Session, "open": open.Session} {
+		on = false
+		_, err = b.Token(t.Context(), w.agentA, ask(wat, session(of)))
+		must(t, err)
+		on = true
+		for _, again := range []func(*broker.Request){func(*broker.Request) {}, a, with("prompt", "login")} {
+			_, err = b.Token(t.Context(), w.agentA, ask(wat, again, session(of)))
+			wantCode(t, name, err, fault.Denied)
+		}
+	}
+	_, err = b.Token(t.Context(), w.agentA, ask(wat, session(plain.Session)))
+	must(t, err)
 }
 
 // M05: parameters make at most 20 connections of an agent and user to one provider, open sessions included.
