@@ -54,10 +54,10 @@ func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name
 // for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
 // scopes under another name.
 func widens(name string) bool {
-	switch folded(name) {
-	case "authorization_details", "claims", "requested_token_type", "optional_scope", "optional_scopes", "include_granted_scopes",
-		"user_scope", "user_scopes", "bot_scope", "scopes", "extra_scope", "extra_scopes", "additional_scope", "additional_scopes",
-		"permissions", "config_id":
+	switch strings.NewReplacer("_", "", "-", "").Replace(folded(name)) {
+	case "authorizationdetails", "claims", "requestedtokentype", "optionalscope", "optionalscopes", "includegrantedscopes",
+		"userscope", "userscopes", "botscope", "scopes", "extrascope", "extrascopes", "additionalscope", "additionalscopes",
+		"permissions", "configid":
 		return true
 	}
 	return false

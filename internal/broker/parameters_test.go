@@ -127,7 +127,8 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.createProvider("wide", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
 		func(s *broker.ProviderSpec) {
-			s.Tags = map[string]string{identity.TagAllowed: "authorization_details claims requested_token_type optional_scope include_granted_scopes user_scope"}
+			s.Tags = map[string]string{identity.TagAllowed: "authorization_details claims requested_token_type optional_scope include_granted_scopes user_scope " +
+				"user-scope userScope authorization-details optionalScope"}
 		})
 	w.createProvider("narrow", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
 		func(s *broker.ProviderSpec) {
@@ -136,7 +137,7 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	wat := w.wat(w.agentA, "alice")
 	for _, name := range []string{
 		"authorization_details", "Authorization.Details", "claims", "CLAIMS", "requested_token_type", "requested.token_type", "optional_scope",
-		"include_granted_scopes", "user_scope", "user.scope", "User_Scope",
+		"include_granted_scopes", "user_scope", "user.scope", "User_Scope", "user-scope", "userScope", "authorization-details", "optionalScope",
 	} {
 		for flow, of := range map[string]func(*broker.Request){"USER_FEDERATION": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("narrow")} {
 			sent := len(w.provider.Requests())
