@@ -223,16 +223,18 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 		_, err := b.store.FailFlow(ctx, flow.ID, reason, fence)
 		return err
 	})
-	if err == nil && !up.Claims.IsZero() {
-		err = b.keepChallenge(ctx, flow, up)
-	}
 	if err != nil {
 		return err
 	}
-	if err := b.unionRefused(ctx, flow, up.Code); err != nil {
+	if err := b.flowEvent(ctx, caller, flow, access.RedeemCode, "failed", detail(up)).Wait(ctx); err != nil {
 		return err
 	}
-	if err := b.flowEvent(ctx, caller, flow, access.RedeemCode, "failed", detail(up)).Wait(ctx); err != nil {
+	if !up.Claims.IsZero() {
+		if err := b.keepChallenge(ctx, flow, up); err != nil {
+			return err
+		}
+	}
+	if err := b.unionRefused(ctx, flow, up.Code); err != nil {
 		return err
 	}
 	return ending(EndFailed, up.said(), "%s", reason)

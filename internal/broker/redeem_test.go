@@ -61,6 +61,23 @@ func TestRedemptionFailures(t *testing.T) {
 	}
 }
 
+// A refused code is in the trail before what is remembered of the refusal, which the store may not take.
+func TestCrashRefusedCodeIsInTheTrailFirst(t *testing.T) {
+	w := newWorld(t)
+	w.consent("alice", scopes("a"))
+	s := w.pending(w.agentA, ask(w.wat(w.agentA, "alice"), scopes("b"))).Session
+	w.hold(s)
+	w.provider.Queue(oauthtest.Token, oauthtest.Status(http.StatusBadRequest, `{"error":"invalid_scope"}`))
+	w.store.fail(w.store.before, "ForgetRequested", times(1, errors.New("connection reset")))
+	if err := w.complete(w.appA, s, "alice"); err == nil {
+		t.Error("got no error of a store that failed")
+	}
+	if !w.recorded(access.RedeemCode, "failed", "invalid_scope") {
+		t.Error("the trail does not say that the code was refused")
+	}
+	wantEnding(t, "complete again", w.complete(w.appA, s, "alice"), broker.EndFailed)
+}
+
 // The store's answer to FinishRedeem was lost after the commit: the redemption succeeded.
 func TestCrashAnswerOfRedemptionIsLost(t *testing.T) {
 	w := newWorld(t)

@@ -78,6 +78,10 @@ func (s *shaky) SwapConnection(ctx context.Context, c broker.Connection, old int
 	return s.around("SwapConnection", func() error { return s.Store.SwapConnection(ctx, c, old) })
 }
 
+func (s *shaky) ForgetRequested(ctx context.Context, a access.Account, key string) error {
+	return s.around("ForgetRequested", func() error { return s.Store.ForgetRequested(ctx, a, key) })
+}
+
 func (s *shaky) ProviderByUID(ctx context.Context, a access.Account, uid string) (p broker.Provider, err error) {
 	err = s.around("ProviderByUID", func() error {
 		p, err = s.Store.ProviderByUID(ctx, a, uid)
