@@ -93,7 +93,7 @@ func (m member) check(v reflect.Value, path string) error {
 		return misplaced(m.within, v, path+".")
 	case reflect.String:
 		if v.Type() != reflect.TypeFor[api.Sensitive]() && secret.IsCredential(v.String()) {
-			return fault.Field(path, "holds a credential, where a name or another text belongs. It was not recorded here, but may have been on its way: replace it")
+			return fault.Field(path, "holds a credential, which does not belong here. Tabard did not record it, but a proxy on the way may have: replace the credential")
 		}
 	}
 	return nil
