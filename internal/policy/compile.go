@@ -128,6 +128,14 @@ func (l *language) statement(account access.Account, p *cedar.Policy) (*statemen
 		bad(m)
 	}
 	s.reads = reads.attributes
+	if reads.asks {
+		evaluated, err := readsWhereItAsks(p)
+		if err != nil {
+			bad("it asks whether context has scopes in a way that cannot be evaluated: leave that out, since it always has them")
+		} else {
+			s.policy = evaluated
+		}
+	}
 	s.broken = s.forbid && len(problems) > 0
 	l.scope(s)
 	return s, problems
@@ -236,6 +244,7 @@ func attribute(name string) attributes {
 type reading struct {
 	attributes attributes
 	whole      bool // context itself, and not an attribute of it
+	asks       bool // whether context has scopes
 }
 
 // analyse returns what a statement reads of context, and its shape: the hash of all of it but the names in the scopes of
@@ -272,7 +281,9 @@ func (r *reading) node(n ast.IsNode) bool {
 	case ast.NodeTypeAccess:
 		return !r.names(n.StrOpNode)
 	case ast.NodeTypeHas:
-		return !r.names(n.StrOpNode)
+		named := r.names(n.StrOpNode)
+		r.asks = r.asks || named && n.Value == "scopes"
+		return !named
 	case ast.NodeTypeVariable:
 		r.whole = r.whole || n.Name == "context"
 	}
