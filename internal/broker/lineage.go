@@ -224,7 +224,7 @@ func (b *Broker) storeShared(ctx context.Context, g grounds, l Lineage, c Connec
 	if c.Generation > 0 {
 		requested = c.Requested
 		if len(told) == 0 { // unsaid means unchanged (RFC 6749 §6)
-			told = c.Granted
+			told = c.stillGranted()
 		}
 	}
 	renewed := grant.RefreshToken

@@ -157,10 +157,19 @@ func (c Connection) unchanged(grant Grant, had renewable) Grant {
 	if len(grant.Scopes) == 0 {
 		// Unsaid means unchanged (RFC 6749 §6). An empty string is no scope by §3.3, and providers that send one mean
 		// the same; to believe it would lose what was granted at the next consent.
-		grant.Scopes = c.Granted
+		grant.Scopes = c.stillGranted()
 	}
 	grant.Attributes = carryOver(had.attributes, grant.Attributes)
 	return grant
+}
+
+// stillGranted is what was granted, where a refresh says nothing of scopes. It is never nil: what was not known before is not
+// what was asked for (threat M02).
+func (c Connection) stillGranted() []string {
+	if c.Granted == nil {
+		return []string{}
+	}
+	return c.Granted
 }
 
 // refreshFailed sorts a provider's failure: what it means for the refresh token decides what becomes of it.

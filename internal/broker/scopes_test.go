@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -76,5 +77,26 @@ func TestC27_GrantsWithoutConsent(t *testing.T) {
 	}
 	if !w.recorded(access.RefreshTokens, "refreshed", "granted beyond what was asked: admin") {
 		t.Error("the trail does not name the scope that came with the refresh")
+	}
+}
+
+// M02: scopes that nobody knows stay unknown when a refresh says nothing of them either.
+func TestM02_UnknownScopesStayUnknownAfterARefresh(t *testing.T) {
+	for _, first := range []any{"", []string{}} {
+		w := newWorld(t)
+		w.provider.Queue("/token", edit(func(m map[string]any) { m["scope"] = first; m["expires_in"] = 3600 }))
+		out := w.consent("alice")
+		if len(out.Granted) != 0 {
+			t.Fatalf("granted %q", out.Granted)
+		}
+		w.clock.add(59*time.Minute + 30*time.Second)
+		w.provider.Queue("/token", edit(func(m map[string]any) { delete(m, "scope") }))
+		again := w.token(w.agentA, ask(w.wat(w.agentA, "alice")))
+		if again.AccessToken.Equal(out.AccessToken) {
+			t.Fatal("no refresh")
+		}
+		if len(again.Granted) != 0 || len(w.connection(again.Connection).Granted) != 0 {
+			t.Errorf("the scopes were not known (%q), and after a refresh that says nothing they are %q", first, again.Granted)
+		}
 	}
 }
