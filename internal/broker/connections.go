@@ -240,6 +240,7 @@ func (b *Broker) reseal(ctx context.Context, c Connection, workload string) (Con
 		{"refresh", (*[]byte)(&c.Refresh), (*[]byte)(&next.Refresh)},
 		{"extra", (*[]byte)(&c.Attributes), (*[]byte)(&next.Attributes)},
 		{"upstream", (*[]byte)(&c.Upstream), (*[]byte)(&next.Upstream)},
+		{"claims", (*[]byte)(&c.Claims), (*[]byte)(&next.Claims)},
 	} {
 		if len(*t.from) == 0 {
 			continue

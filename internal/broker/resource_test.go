@@ -224,3 +224,28 @@ func TestM05_ClaimsChallenge(t *testing.T) {
 		t.Errorf("after a code that was refused: got claims %q", got)
 	}
 }
+
+// M05: a claims challenge that a living connection keeps does not lock its user out once the connection was transferred.
+func TestM05_TransferKeepsTheClaimsChallenge(t *testing.T) {
+	const claims = `{"access_token":{"acrs":{"essential":true,"value":"c1"}}}`
+	w := entraWorld(t)
+	mail := w.entraConsent("Mail.Read", "offline_access")
+	p := w.asked("Mail.Send")
+	w.hold(p.Session)
+	w.provider.Queue("/token", oauthtest.Status(http.StatusBadRequest, `{"error":"interaction_required","claims":`+strconv.Quote(claims)+`}`))
+	wantEnding(t, "the code", w.complete(w.appA, p.Session, "alice"), broker.EndFailed)
+	if c := w.connection(mail.Connection); c.State != broker.Active || len(c.Claims) == 0 {
+		t.Fatalf("state %s, %d bytes of claims", c.State, len(c.Claims))
+	}
+	_, err := w.TransferConnection(t.Context(), w.admin, mail.Connection, "agent-b")
+	must(t, err)
+	out, err := w.Token(t.Context(), w.agentB, ask(w.wat(w.agentB, "alice"), at("v"), scopes("Mail.Send")))
+	must(t, err)
+	v, err := w.Authorize(t.Context(), out.Session)
+	if err != nil {
+		t.Fatalf("the user cannot consent any more: %v", err)
+	}
+	if got := query(t, v.URL).Get("claims"); got != claims {
+		t.Errorf("got claims %q", got)
+	}
+}

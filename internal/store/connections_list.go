@@ -51,13 +51,13 @@ func (d *DB) ConnectionView(ctx context.Context, account access.Account, id stri
 // MoveConnection implements broker.InventoryStore.
 func (d *DB) MoveConnection(ctx context.Context, c broker.Connection, oldKey string, oldGeneration int64, l broker.Lineage) error {
 	const query = `UPDATE connections SET key = $1, workload = $2, access = $3, refresh = $4, generation = $5, updated = $6,
-		extra = $7, upstream = $8, fence = fence + 1 WHERE account = $9 AND key = $10 AND generation = $11 AND state = 'active'`
+		extra = $7, upstream = $8, claims = $9, fence = fence + 1 WHERE account = $10 AND key = $11 AND generation = $12 AND state = 'active'`
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
 		if err := moveLineage(ctx, s, l, c.ID); err != nil {
 			return err
 		}
 		n, err := s.exec(ctx, query, c.Key, c.Workload, blob(c.Access), blob(c.Refresh), c.Generation, millis(c.Updated), blob(c.Attributes),
-			blob(c.Upstream), string(c.Account), oldKey, oldGeneration)
+			blob(c.Upstream), blob(c.Claims), string(c.Account), oldKey, oldGeneration)
 		if err != nil {
 			return unique(err, "the workload identity has such a connection already: delete that one first")
 		}

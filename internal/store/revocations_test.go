@@ -76,7 +76,7 @@ func TestMoveAndDeleteConnection(t *testing.T) {
 		must(t, db.SwapConnection(ctx, c, 0))
 		must(t, db.SwapConnection(ctx, taken, 0))
 		moved := c
-		moved.Upstream = vault.Sealed("u2")
+		moved.Upstream, moved.Claims = vault.Sealed("u2"), vault.Sealed("c2")
 		moved.Key, moved.Workload, moved.Generation, moved.Access, moved.Refresh, moved.Attributes = "k2", "w2", 2, vault.Sealed("a2"), vault.Sealed("r2"), vault.Sealed("x2")
 		wantCode(t, "another generation", db.MoveConnection(ctx, moved, "k1", 7, broker.Lineage{}), fault.Conflict)
 		clash := moved
