@@ -56,23 +56,34 @@ func notDelegated(id, provider string) error {
 // within refuses scopes that the user did not delegate, and names them. They are those of the token that would be
 // released: a stored one with more than was delegated stays where it is.
 func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
-	if g.bounds.delegation == "" {
+	because, detail := g.beyond(scopes)
+	if because == nil {
 		return nil
 	}
-	if about := g.about(scopes); about.ScopesUnknown && len(g.bounds.scopes) > 0 {
-		g.facts.Scopes, g.facts.Detail = nil, "the scopes are not known"
-		return b.turnAway(ctx, g, "delegation", fault.New(fault.Denied,
+	g.facts.Detail = detail
+	if g.facts.Scopes = scopes; g.about(scopes).ScopesUnknown {
+		g.facts.Scopes = nil
+	}
+	return b.turnAway(ctx, g, "delegation", because)
+}
+
+// beyond says why a token with the scopes is not in what the user delegated, and what the trail says of it; nil where it is.
+func (g grounds) beyond(scopes []string) (because error, detail string) {
+	if g.bounds.delegation == "" {
+		return nil, ""
+	}
+	if g.about(scopes).ScopesUnknown && len(g.bounds.scopes) > 0 {
+		return fault.New(fault.Denied,
 			"the delegation %s is for the scopes %q, and nobody knows which ones this token of provider %s has: ask for scopes by name",
-			g.bounds.delegation, g.bounds.scopes, g.provider.Name))
+			g.bounds.delegation, g.bounds.scopes, g.provider.Name), "the scopes are not known"
 	}
 	beyond := slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
 	if len(beyond) == 0 {
-		return nil
+		return nil, ""
 	}
-	g.facts.Scopes, g.facts.Detail = scopes, clean(fmt.Sprintf("beyond the delegation: %q", beyond), 300)
-	return b.turnAway(ctx, g, "delegation", fault.New(fault.Denied,
+	return fault.New(fault.Denied,
 		"the token of provider %s has the scopes %q, which the delegation %s does not include: the user has to delegate them, or consent to less",
-		g.provider.Name, beyond, g.bounds.delegation))
+		g.provider.Name, beyond, g.bounds.delegation), clean(fmt.Sprintf("beyond the delegation: %q", beyond), 300)
 }
 
 // awake refuses to open a consent session for a user who is not there.

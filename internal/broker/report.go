@@ -69,8 +69,17 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 	g := grounds{caller: caller, token: opened.Token, workload: opened.Workload, facts: opened.Facts}
 	v, lookup := b.store.ConnectionView(ctx, caller.Account, id)
 	own := lookup == nil && v.Workload == g.workload.UID && (v.User == g.token.UserRef || v.User == "")
+	var known bool
 	if own {
+		if g.provider, err = b.store.ProviderByUID(ctx, caller.Account, v.Provider); err != nil {
+			return g, Connection{}, err
+		}
+		g.vendor, known = b.catalogue.Vendor(g.provider.Vendor)
 		g.facts.Provider, g.facts.Flow, g.facts.Generation = v.ProviderName, v.Flow, v.Generation
+		for _, name := range v.ParamNames {
+			g.facts.Parameters = append(g.facts.Parameters, folded(name))
+		}
+		g.facts = g.about(v.Granted) // as a release of it
 	}
 	g.facts.Outcome = "reported"
 	if err := b.guard.Permit(ctx, caller, action, g.facts); err != nil {
@@ -79,24 +88,25 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 	if lookup != nil && !errors.Is(lookup, fault.NotFound) {
 		return g, Connection{}, lookup
 	}
-	if !own {
+	refuse := func(rule string, because error) (grounds, Connection, error) {
 		g.facts.Outcome = "refused"
-		return g, Connection{}, b.guard.Refuse(ctx, caller, action, "not-its-connection", g.facts,
-			fault.New(fault.NotFound, "connection %q does not exist", id))
+		return g, Connection{}, b.guard.Refuse(ctx, caller, action, rule, g.facts, because)
 	}
-	if g.provider, err = b.store.ProviderByUID(ctx, caller.Account, v.Provider); err != nil {
-		return g, Connection{}, err
+	if !own {
+		return refuse("not-its-connection", fault.New(fault.NotFound, "connection %q does not exist", id))
 	}
 	if rule, because, err := b.bars(ctx, g.token, g.provider.UID, g.provider.Name, g.provider.Tags); err != nil {
 		return g, Connection{}, err
 	} else if because != nil {
-		g.facts.Outcome = "refused"
-		return g, Connection{}, b.guard.Refuse(ctx, caller, action, rule, g.facts, because)
+		return refuse(rule, because)
+	}
+	if !known {
+		return g, Connection{}, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, g.provider.Name)
 	}
 	g.bounds = boundsOf(g.token, g.provider.UID)
-	var known bool
-	if g.vendor, known = b.catalogue.Vendor(g.provider.Vendor); !known {
-		return g, Connection{}, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, g.provider.Name)
+	if because, detail := g.beyond(v.Granted); because != nil {
+		g.facts.Detail = detail
+		return refuse("delegation", because)
 	}
 	c, err := b.store.ConnectionByID(ctx, caller.Account, id)
 	return g, c, err
