@@ -52,15 +52,14 @@ func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name
 
 // widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were asked
 // for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
-// scopes under another name.
+// scopes under another name. Whatever has the word scope in its name is taken for such: vendors invent more of them.
 func widens(name string) bool {
-	switch strings.NewReplacer("_", "", "-", "").Replace(folded(name)) {
-	case "authorizationdetails", "claims", "requestedtokentype", "optionalscope", "optionalscopes", "includegrantedscopes",
-		"userscope", "userscopes", "botscope", "scopes", "extrascope", "extrascopes", "additionalscope", "additionalscopes",
-		"permissions", "configid":
+	switch plain := strings.NewReplacer("_", "", "-", "").Replace(folded(name)); plain {
+	case "authorizationdetails", "claims", "requestedtokentype", "permission", "permissions", "perms", "privileges", "configid":
 		return true
+	default:
+		return strings.Contains(plain, "scope")
 	}
-	return false
 }
 
 // spelled returns the names of the custom parameters as policies read them.

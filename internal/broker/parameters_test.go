@@ -128,7 +128,7 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	w.createProvider("wide", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
 		func(s *broker.ProviderSpec) {
 			s.Tags = map[string]string{identity.TagAllowed: "authorization_details claims requested_token_type optional_scope include_granted_scopes user_scope " +
-				"user-scope userScope authorization-details optionalScope"}
+				"user-scope userScope authorization-details optionalScope bot_scopes granular_bot_scope connection_scope requiredScopes perms"}
 		})
 	w.createProvider("narrow", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
 		func(s *broker.ProviderSpec) {
@@ -138,6 +138,7 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 	for _, name := range []string{
 		"authorization_details", "Authorization.Details", "claims", "CLAIMS", "requested_token_type", "requested.token_type", "optional_scope",
 		"include_granted_scopes", "user_scope", "user.scope", "User_Scope", "user-scope", "userScope", "authorization-details", "optionalScope",
+		"bot_scopes", "granular_bot_scope", "connection_scope", "requiredScopes", "perms",
 	} {
 		for flow, of := range map[string]func(*broker.Request){"USER_FEDERATION": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("narrow")} {
 			sent := len(w.provider.Requests())

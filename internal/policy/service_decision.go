@@ -95,7 +95,7 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 // unknownScopes reports whether nobody knows which scopes the token of a question has: it is a provider's, and no scopes of
 // it are named (threat M02).
 func unknownScopes(a access.Action, scopes []string) bool {
-	return a == access.GetResourceOauth2Token && len(scopes) == 0
+	return (a == access.GetResourceOauth2Token || a == access.ReportTokenInvalid) && len(scopes) == 0
 }
 
 // Explained is a recorded decision, made again.
