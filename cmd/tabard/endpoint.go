@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,13 +79,21 @@ func (f *finder) at(raw, source string) (location, error) {
 }
 
 func (f *finder) inDataDir() (location, error) {
+	read := daemon.ReadLine
 	if f.dataDirGuessed { // the folder that the command is run in may be anybody's
-		if err := daemon.CheckOwner(f.dataDir); err != nil {
+		dir, err := daemon.OpenOwned(f.dataDir)
+		if err == nil {
+			defer dir.Close()
+			read = func(path string) (string, error) {
+				doc, err := dir.ReadFile(filepath.Base(path))
+				return strings.TrimSpace(string(doc)), err
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return location{}, &failure{exit: exitDenied, err: err, msg: err.Error() + ", so it does not say which server to use", hints: []string{
 				"name the server with --endpoint URL, or the directory with --data-dir " + f.dataDir + " if you trust its owner"}}
 		}
 	}
-	at, err := daemon.ReadLine(daemon.EndpointPath(f.dataDir))
+	at, err := read(daemon.EndpointPath(f.dataDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return location{}, &failure{exit: exitUnavailable, err: err, msg: fmt.Sprintf("no server has run with the data directory %s", f.dataDir), hints: []string{
 			"start one with tabard serve, or name one with --endpoint URL or --data-dir DIR"}}
@@ -94,7 +104,7 @@ func (f *finder) inDataDir() (location, error) {
 	if err := checkURL(at); err != nil {
 		return location{}, fmt.Errorf("%s: %w", daemon.EndpointPath(f.dataDir), err)
 	}
-	region, err := daemon.ReadLine(daemon.RegionPath(f.dataDir))
+	region, err := read(daemon.RegionPath(f.dataDir))
 	if err != nil {
 		return location{}, err
 	}

@@ -49,6 +49,26 @@ func TestM17_ForeignDataDirectory(t *testing.T) {
 		t.Log("only root can give a directory away: the owner is not tested")
 		return
 	}
+	real := dir + "-elsewhere" // one's own, until the owner of the link turns it
+	if err := os.Rename(dir, real); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(real, dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := find(""); err != nil {
+		t.Errorf("one's own link: %v", err)
+	}
+	if err := os.Lchown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	refused("a link of another user", "is a link of another user (uid 65534)")
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(real, dir); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chown(dir, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
