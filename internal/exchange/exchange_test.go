@@ -332,6 +332,13 @@ func TestRotateKeyIsTheInstallationsOwn(t *testing.T) {
 	}
 	_, err := w.RotateKey(t.Context(), agent("planner"), exchange.Tokens, true)
 	wantCode(t, "an agent", err, fault.Denied)
+	// G05: without the key that signed the checkpoints, no trail of any account can be verified or pruned any more.
+	admin := w.root
+	admin.Name, admin.Roles = "admin", []access.Role{access.Admin}
+	_, err = w.RotateKey(t.Context(), admin, signing.Audit, true)
+	wantCode(t, "an administrator who ends the proofs of the trail", err, fault.Denied)
+	_, err = w.RotateKey(t.Context(), admin, signing.Audit, false)
+	must(t, err)
 	_, err = w.RotateKey(t.Context(), w.root, "nothing", true)
 	wantCode(t, "another purpose", err, fault.Invalid)
 	made, err := w.RotateKey(t.Context(), w.root, exchange.Tokens, false)
@@ -342,7 +349,7 @@ func TestRotateKeyIsTheInstallationsOwn(t *testing.T) {
 	for _, k := range keys {
 		have[k.ID] = k.Status
 	}
-	if have[made.ID] != signing.Next || len(have) != 4 {
+	if have[made.ID] != signing.Next || len(have) != 5 {
 		t.Errorf("got %v", slices.Collect(maps.Values(have)))
 	}
 }

@@ -47,7 +47,7 @@ func purposeOf(caller access.Caller, p signing.Purpose) signing.Purpose {
 
 // RotateKey replaces the key that signs for the purpose; see signing.Service.Rotate. The purpose Tokens is of the caller's
 // account. The keys of the others sign for every account, so that it takes an administrator of the installation's own
-// account. Errors: Denied; Invalid (Field "purpose") for a purpose that there is not.
+// account, and to revoke those of the trail its root. Errors: Denied; Invalid (Field "purpose") for a purpose that there is not.
 func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing.Purpose, revoke bool) (signing.Key, error) {
 	facts := access.Facts{Resource: "signing-key/" + string(p), Outcome: "rotated"}
 	if revoke {
@@ -56,6 +56,10 @@ func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing
 	if p != Tokens && caller.Account != s.Account {
 		return signing.Key{}, s.Guard.Refuse(ctx, caller, access.RotateSigningKey, "own-account", facts,
 			fault.New(fault.Denied, "the signing keys of the purpose %s are the installation's: only its own account rotates them", p))
+	}
+	if p == signing.Audit && revoke && !caller.Has(access.Root) { // as PruneAudit: it takes the proofs of every account's trail
+		return signing.Key{}, s.Guard.Refuse(ctx, caller, access.RotateSigningKey, "root-only", facts,
+			fault.New(fault.Denied, "to revoke the keys of the purpose %s needs the role root: no checkpoint of any account verifies after it", p))
 	}
 	if err := s.Guard.Permit(ctx, caller, access.RotateSigningKey, facts); err != nil {
 		return signing.Key{}, err
