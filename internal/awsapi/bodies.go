@@ -116,18 +116,44 @@ func (a *Admission) addressOf(r *http.Request) string {
 
 // Meter bounds the bytes of requests that are held at once, in all and by address (threat M11): a body is given to next no
 // faster than there is room for it, and what next has read counts until it has answered. Where there is no room, reading fails
-// with a Throttled fault, and the answer has Retry-After.
+// with a Throttled fault, and the answer has Retry-After. A head counts likewise, from its first byte where there is no body.
 func (a *Admission) Meter(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		bodyless := r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
+		holder, head := a.addressOf(r), headSteps(r, bodyless)
+		if head > 0 {
+			if !a.strangers.Take(holder, head, 0) {
+				w.Header().Set("Retry-After", busySeconds)
+				leaveUnread(w, r)
+				writeError(w, r, fault.New(fault.Throttled, "too many requests are being received: try again later"))
+				return
+			}
+			defer a.strangers.Give(holder, head)
+		}
+		if bodyless {
 			next.ServeHTTP(w, r)
 			return
 		}
-		m := &meteredBody{ReadCloser: r.Body, admission: a, answer: w, request: r, pool: &a.strangers, holder: a.addressOf(r)}
+		m := &meteredBody{ReadCloser: r.Body, admission: a, answer: w, request: r, pool: &a.strangers, holder: holder}
 		defer m.giveBack()
 		r.Body = m
 		next.ServeHTTP(w, r)
 	})
+}
+
+// headSteps is what the head of a request counts as: whole steps, and one at least where no body is counted. A probe that says
+// no more than it must is not counted.
+func headSteps(r *http.Request, bodyless bool) int64 {
+	n := int64(len(r.RequestURI))
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += int64(len(name) + len(v))
+		}
+	}
+	if steps := n / bodyStep * bodyStep; steps > 0 || !bodyless || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		return steps
+	}
+	return bodyStep
 }
 
 // meteredBody is a request's body that asks for room before it is read.
