@@ -108,9 +108,14 @@ func clientAddr(r *http.Request, trusted []netip.Prefix) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		hop := strings.TrimSpace(hops[i])
+		a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
 		if err != nil {
-			break
+			var at netip.AddrPort // some proxies add the port
+			if at, err = netip.ParseAddrPort(hop); err != nil {
+				break
+			}
+			a = at.Addr()
 		}
 		a = a.WithZone("") // a zone means something on one machine only, and may be any text
 		if !within(a, trusted) {

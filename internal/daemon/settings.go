@@ -335,6 +335,9 @@ func (c *Config) apply(values map[string]string) error {
 				if err != nil {
 					return fmt.Errorf("%s: %q is not a network such as 10.1.0.0/16", name, part)
 				}
+				if p.Bits() == 0 && name == "trusted-proxy" { // then nobody's address is known, and nothing is bounded by it
+					return fmt.Errorf("%s: %q is every address, so that any client would be believed: name the network that the proxies are in", name, part)
+				}
 				*nets[name] = append(*nets[name], p.Masked())
 			}
 		default:

@@ -175,6 +175,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	refusedBy(t, daemon.Sources{Environ: []string{"TABARD_DEV=perhaps"}}, "dev", "perhaps")
 	refusedBy(t, daemon.Sources{File: file(t, "dev: [true]")}, "dev", "wrong type")
 	refusedBy(t, daemon.Sources{File: file(t, "addr: 8180")}, "addr", "wrong type")
+	refusedBy(t, daemon.Sources{Flags: map[string]string{"trusted-proxy": "10.0.0.0/8,::/0"}}, "trusted-proxy", `"::/0" is every address`)
 	refusedBy(t, daemon.Sources{Flags: map[string]string{"trusted-proxy": "10.0.0.1"}}, "trusted-proxy", `"10.0.0.1" is not a network`)
 	refusedBy(t, daemon.Sources{File: file(t, "addr: a\naddr: b")}, "addr", "already")
 	refusedBy(t, daemon.Sources{File: filepath.Join(t.TempDir(), "none")}, "configuration file")

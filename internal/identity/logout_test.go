@@ -155,7 +155,9 @@ func TestA35_LogoutNamesASessionAlone(t *testing.T) {
 	w, agent := logoutWorld(t)
 	here := ok(w.MintTokenForJWT(t.Context(), agent, "agent-a", secret.New(w.jwt(map[string]any{"sid": "s1"}))))(t).Token
 	other := ok(w.MintTokenForJWT(t.Context(), agent, "agent-a", secret.New(w.jwt(map[string]any{"sid": "s2"}))))(t).Token
+	none := ok(w.MintTokenForJWT(t.Context(), agent, "agent-a", secret.New(w.jwt(nil))))(t).Token
 	must(t, w.logout(w.logoutToken(map[string]any{"sub": nil, "sid": "s1"})))
+	w.alive("one that names no session", none) // docs/operations.md says so
 	w.dead("the session's", here)
 	w.alive("another session's", other)
 	if last := w.recordOf(access.BackchannelLogout); last.Facts.UserRef != "" {
