@@ -1,12 +1,15 @@
 package broker_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tabard-id/tabard/internal/access"
+	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/identity"
 )
 
 // What the provider granted is what is stored, told and recorded, whatever was asked for.
@@ -98,5 +101,21 @@ func TestM02_UnknownScopesStayUnknownAfterARefresh(t *testing.T) {
 		if len(again.Granted) != 0 || len(w.connection(again.Connection).Granted) != 0 {
 			t.Errorf("the scopes were not known (%q), and after a refresh that says nothing they are %q", first, again.Granted)
 		}
+	}
+}
+
+// M02: what a provider grants beyond what can be kept is not known, and no delegation covers it.
+func TestM02_ScopesThatWereLeftOutAreNotKnown(t *testing.T) {
+	for what, scope := range map[string]any{
+		"more than are kept": strings.Repeat("read ", 200) + "admin",
+		"longer than one is": "read " + strings.Repeat("x", 600),
+		"no scope":           []string{"read", "admin\u202e"},
+		"of another form":    map[string]any{"read": true, "admin": true},
+	} {
+		w := newWorld(t)
+		w.provider.Queue("/token", edit(func(m map[string]any) { m["scope"] = scope }))
+		w.consent("alice")
+		_, err := w.Token(t.Context(), w.agentA, ask(w.delegated("alice", identity.Grant{Provider: "cal", Scopes: []string{"read"}})))
+		wantCode(t, what, err, fault.Denied)
 	}
 }

@@ -250,8 +250,8 @@ func expiry(raw json.RawMessage) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// scopes reads a string, or an array of strings (Twitch). nil means that the provider did not say, or in a way that
-// cannot be read; an empty string says that nothing was granted, and is an empty list.
+// scopes reads a string, or an array of strings (Twitch). nil means that the provider did not say; an empty list that nobody
+// knows, as after an empty string and what cannot be read.
 func scopes(raw json.RawMessage, separator string) []string {
 	var list []string
 	if raw == nil || string(raw) == "null" {
@@ -262,7 +262,7 @@ func scopes(raw json.RawMessage, separator string) []string {
 	}
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
-		return nil
+		return []string{}
 	}
 	return scopeTokens(strings.FieldsFunc(s, func(r rune) bool {
 		return r == ' ' || strings.ContainsRune(separator, r)

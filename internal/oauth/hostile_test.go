@@ -1,6 +1,7 @@
 package oauth_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -128,24 +129,24 @@ func TestTwitchsRevocation(t *testing.T) {
 }
 
 // Scopes that come back are written into every audit record and shown to agents and people: only what RFC 6749 §3.3 calls
-// a scope passes, in an array also with a space, and not without end.
+// a scope passes, in an array also with a space, and not without end. Where something is left out, nothing is known (M02).
 func TestE15_ScopesAreScopes(t *testing.T) {
-	many := strings.Repeat(`"x",`, 1000)
-	for raw, want := range map[string][]string{
-		`["read","a\nb","\u202ex","tab\tx","","with space","quo\"te","https://x/y"]`: {"read", "with space", "https://x/y"},
-		`"read \u0007bell ` + strings.Repeat("y", 600) + `"`:                         {"read"},
-		`["\u0000"]`: {},
+	many := func(n int) (s string) {
+		for i := range n {
+			s += fmt.Sprintf(`"x%d",`, i)
+		}
+		return "[" + s + `"x0",""]`
+	}
+	for raw, want := range map[string]int{
+		`["read","","with space","https://x/y","read"]`: 3, `["read","a\nb"]`: 0, `["read","\u202ex"]`: 0, `["read","quo\"te"]`: 0,
+		`"read \u0007bell"`: 0, `"read ` + strings.Repeat("y", 600) + `"`: 0, `["\u0000"]`: 0, many(200): 200, many(201): 0,
 	} {
 		grant, err := oauth.Classify(200, []byte(`{"access_token":"t-1234567","scope":`+raw+`}`), broker.Vendor{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, grant.Scopes); diff != "" {
-			t.Errorf("%.60s (-want +got)\n%s", raw, diff)
+		if grant.Scopes == nil || len(grant.Scopes) != want {
+			t.Errorf("%.60s: got %d scopes, want %d, and never none said", raw, len(grant.Scopes), want)
 		}
-	}
-	grant, err := oauth.Classify(200, []byte(`{"access_token":"t-1234567","scope":[`+many+`"t-1234567"]}`), broker.Vendor{})
-	if err != nil || len(grant.Scopes) != 200 {
-		t.Errorf("got %d scopes, %v", len(grant.Scopes), err)
 	}
 }

@@ -319,7 +319,7 @@ func TestE15_Answers(t *testing.T) {
 		{`{` + ok + `,"scope":"a,b  c"}`, broker.Grant{Scopes: []string{"a,b", "c"}}},
 		{`{` + ok + `,"scope":""}`, broker.Grant{Scopes: []string{}}},
 		{`{` + ok + `,"scope":null}`, broker.Grant{}},
-		{`{` + ok + `,"scope":7}`, broker.Grant{}},
+		{`{` + ok + `,"scope":7}`, broker.Grant{Scopes: []string{}}},
 		{`{` + ok + `,"error":null,"Access_Token":"other","nested":{"error":"x","access_token":"y"}}`, broker.Grant{}},
 		{`{` + ok + `,"refresh_token":null,"error":""}`, broker.Grant{}},
 		{`{"access_token":"at","token_type":"bEARER"}`, broker.Grant{}},

@@ -15,7 +15,7 @@ import (
 
 const (
 	maxAttribute = 512 // bytes; what is longer is left out
-	maxScope     = 512 // bytes; likewise
+	maxScope     = 512 // bytes
 	maxScopes    = 200 // of an answer; twice what a request may ask for
 )
 
@@ -31,13 +31,18 @@ func setScopes(query url.Values, v broker.Vendor, scopes []string) {
 	}
 }
 
-// scopeTokens keeps what is a scope (RFC 6749 §3.3; in an array one may have a space) of what was granted, and a bounded
-// number of them: they are written into each audit record of the connection.
+// scopeTokens returns what was granted: scopes (RFC 6749 §3.3; in an array one may have a space), and a bounded number of them,
+// since they are written into each audit record of the connection. If one is something else, or there are more, then nobody
+// knows what the token may do, and the list is empty (threat M02): without those it would say less than was granted.
 func scopeTokens(list []string) []string {
 	found := make([]string, 0, min(len(list), maxScopes))
 	for _, s := range list {
 		odd := strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' })
-		if s != "" && len(s) <= maxScope && !odd && len(found) < maxScopes {
+		switch {
+		case s == "" || slices.Contains(found, s):
+		case len(s) > maxScope || odd || len(found) == maxScopes:
+			return []string{}
+		default:
 			found = append(found, s)
 		}
 	}
