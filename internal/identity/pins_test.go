@@ -96,6 +96,10 @@ func TestM01_TwoIssuersWithOneClient(t *testing.T) {
 	must(t, err)
 	source.authorize = "HTTPS://" + strings.ToUpper(u.Host) + ":443" + u.Path + "/authorize?x=1"
 	wantCode(t, "the same authorization endpoint in other words", set("login"), fault.Conflict)
+	for _, path := range []string{"/%61uthorize", "/x/../authorize", "//authorize", "/./authorize", "/authorize/", "/x/%2e%2e/authorize"} {
+		source.authorize = issuerURL + path
+		wantCode(t, "the same authorization endpoint at "+path, set("login"), fault.Conflict)
+	}
 	must(t, set("another"))
 	source.authorize, source.token = "", issuerURL+"/token"
 	wantCode(t, "the same token endpoint", set("login"), fault.Conflict)

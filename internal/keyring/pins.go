@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -51,11 +52,12 @@ func Origin(address string) string {
 	return u.Scheme + "://" + host
 }
 
-// Endpoint is an address without its query, in one form: its path is taken as it is.
+// Endpoint is an address without its query, in one form: servers read the spellings of a path as one, so that what is told
+// apart by them is not told apart.
 func Endpoint(address string) string {
 	u, err := url.Parse(address)
 	if o := Origin(address); err == nil && o != "" {
-		return o + u.EscapedPath()
+		return o + (&url.URL{Path: path.Clean("/" + u.Path)}).EscapedPath()
 	}
 	return ""
 }
