@@ -37,6 +37,7 @@ type statement struct {
 	broken bool // a forbid that cannot be read: it forbids whatever its scope may have meant
 	policy *cedar.Policy
 	reads  attributes // of context
+	nodes  int        // of its tree, or its part of those of its text
 
 	// What the scope names. A zero UID, and no actions, is everything. Each may be wider than the scope, never narrower.
 	principal, resource types.EntityUID
@@ -57,7 +58,7 @@ func (l *language) compile(row Row) (*compiled, error) {
 	}
 	for i, p := range list {
 		s, problems := l.statement(row.Account, p)
-		s.id, s.name, s.source = types.PolicyID(row.Name), row.Name, row.Source
+		s.id, s.name, s.source, s.nodes = types.PolicyID(row.Name), row.Name, row.Source, nodes/len(list)+1
 		if len(list) > 1 {
 			s.id += types.PolicyID("\x00" + strconv.Itoa(i))
 		}

@@ -27,8 +27,27 @@ func (e *Engine) Decide(ctx context.Context, c access.Caller, a access.Action, f
 	}
 	var room [24]*statement
 	r := e.language.request(c, a, f, e.config.Now())
-	d, _, err := s.index.find(room[:0], r).decide(r)
+	found := s.index.find(room[:0], r)
+	if found.nodes() > lightNodes { // one of the account at a time: they cost the others no more than one processor
+		_, done, err := e.heavy.take(ctx, c.Account)
+		if err != nil {
+			return access.Decision{}, err
+		}
+		defer done()
+	}
+	d, _, err := found.decide(r)
 	return d, err
+}
+
+// lightNodes is how many nodes a decision may look at beside others of its account: some twenty milliseconds' worth.
+const lightNodes = 40_000
+
+// nodes is how many nodes the statements have in all.
+func (s slice) nodes() (n int) {
+	for _, st := range s {
+		n += st.nodes
+	}
+	return n
 }
 
 // Explain answers as Decide does for the question, without recording anything, and says which policies failed to be
@@ -264,12 +283,12 @@ func missing(r *request) string {
 
 const (
 	maxTrials    = 200     // evaluations to name the scopes of one refusal
-	maxTrialWork = 100_000 // statements evaluated for the same
+	maxTrialWork = 400_000 // nodes evaluated for the same
 )
 
 // nameScopes finds the scopes that are refused, where without them the answer would be yes.
 func (s slice) nameScopes(d *access.Decision, r *request, reads attributes) {
-	trials := min(maxTrials, maxTrialWork/len(s))
+	trials := min(maxTrials, maxTrialWork/max(1, s.nodes()))
 	allowed := func(scopes ...string) bool {
 		trials--
 		return s.evaluate(r, reads, scopes).allow

@@ -68,6 +68,7 @@ type Engine struct {
 	language *language
 	builtIn  []*compiled
 	tenants  sync.Map // access.Account to *tenant
+	heavy    turns    // of decisions that look at very much
 }
 
 // Question is a decision to be explained or tried.
