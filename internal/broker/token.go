@@ -218,10 +218,13 @@ func (b *Broker) fromVault(ctx context.Context, g grounds, r Request, c Connecti
 		return b.openSession(ctx, g, r, c)
 	}
 	out, err := b.release(ctx, g, r, c)
-	if errors.Is(err, errConsentNeeded) {
-		return b.openSession(ctx, g, r, c)
+	if !errors.Is(err, errConsentNeeded) {
+		return out, err
 	}
-	return out, err
+	if c, err = b.store.Connection(ctx, c.Account, c.Key); err != nil { // its tokens have died since it was read
+		return Outcome{}, err
+	}
+	return b.openSession(ctx, g, r, c)
 }
 
 // usable reports whether the connection's tokens may be used at all.

@@ -91,3 +91,17 @@ func TestM02_GrantedScopesThatAreUnknown(t *testing.T) {
 	wantCode(t, "a delegation that lists scopes there", err, fault.Denied)
 	w.token(w.agentA, ask(w.delegated("dave", identity.Grant{Provider: "bare"}), at("bare"), scopes("a")))
 }
+
+// What died is not asked for again: a consent after a refused refresh asks for the request alone.
+func TestConsentAfterARefusedRefreshAsksForTheRequest(t *testing.T) {
+	w := newWorld(t)
+	w.consent("alice", scopes("read", "admin"))
+	w.provider.RevokeAll()
+	w.clock.add(2 * time.Hour)
+	p := w.pending(w.agentA, ask(w.wat(w.agentA, "alice"), scopes("read")))
+	v, err := w.Authorize(t.Context(), p.Session)
+	must(t, err)
+	if got := query(t, v.URL).Get("scope"); got != "read" {
+		t.Errorf("the user is asked for %q", got)
+	}
+}
