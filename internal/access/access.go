@@ -126,6 +126,12 @@ type Unrecorded struct {
 	From          string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
 }
 
+// IsWorkloadAudience reports whether an audience is a workload identity, by its ARN: an exchange for it hands a token on. No
+// other audience has such a name.
+func IsWorkloadAudience(audience string) bool {
+	return strings.Contains(audience, ":workload-identity-directory/")
+}
+
 // UserFacts say who a user is. They are personal data: they are never recorded or logged, records have UserRef.
 type UserFacts struct {
 	Issuer  string // "" for a user who was asserted by the caller

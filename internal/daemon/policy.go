@@ -28,7 +28,11 @@ func PolicySchema() string { return policy.Schema() }
 func (s *Server) openPolicies(ctx context.Context) error {
 	c := s.config
 	engine, err := policy.New(policy.Config{Store: s.db, Now: c.Now, Unreadable: func(account access.Account, p policy.Problem) {
-		c.Log.Warn("a stored policy cannot be read", "account", string(account), "policy", p.Policy, "line", p.Line, "problem", p.Message)
+		what := "a stored policy cannot be read"
+		if p.Severity == policy.Warning {
+			what = "a stored policy permits less than it says"
+		}
+		c.Log.Warn(what, "account", string(account), "policy", p.Policy, "line", p.Line, "problem", p.Message)
 	}})
 	if err != nil {
 		return err

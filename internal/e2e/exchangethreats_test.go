@@ -140,7 +140,8 @@ func TestB10_OnlyTheOutermostActorCounts(t *testing.T) {
 	refused("a sub-agent without a policy", "invalid_target", subagent)
 	refused("the planner's token by the booker", "unauthorized_client", exchanging(wat, reports))
 
-	w.put("sub", `permit (principal == Tabard::Principal::"booker-2", action == Tabard::Action::"ExchangeToken", resource == Tabard::Audience::"`+arnOf("booker")+`");`)
+	w.put("sub", `permit (principal == Tabard::Principal::"booker-2", action == Tabard::Action::"ExchangeToken", resource == Tabard::Audience::"`+arnOf("booker")+`")
+		when { context.from == "planner" };`)
 	r := own(subagent)
 	if r.status != http.StatusOK {
 		t.Fatalf("permitted: %d %s", r.status, r.body)

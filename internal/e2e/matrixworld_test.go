@@ -95,6 +95,9 @@ func (a *actor) policy() string {
 			if r.user != "" {
 				when += fmt.Sprintf(` && context.user.kind == "verified" && context.user.subject == %q`, r.user)
 			}
+			if slices.Contains(r.verbs, "exchange") { // each may take over the tokens of each: whose they are is not the matrix's question
+				when += ` && ["", "ann", "ben", "cyd", "` + onNothing + `"].contains(context.from)`
+			}
 			fmt.Fprintf(&b, "permit (principal == Tabard::Principal::%q, action in [Tabard::Action::\"%s\"], %s) when { %s };\n",
 				a.name, strings.Join(r.verbs, `", Tabard::Action::"`), resource, when)
 		}

@@ -104,7 +104,7 @@ func TestPoliciesDecideOnTheUsersGroups(t *testing.T) {
 		w.call(root(), "CreateApiKeyCredentialProvider", map[string]any{"name": "calendar", "apiKey": "the key"})
 		const ofTheGroup = `context.user.hasTag("groups") && context.user.getTag("groups").contains("calendar-users")`
 		w.put("agent", strings.ReplaceAll(releasing(ofTheGroup), "Tabard::Provider::", "Tabard::ApiKeyProvider::"))
-		w.put("booker", `permit (principal == Tabard::Principal::"booker", action == Tabard::Action::"ExchangeToken", resource);
+		w.put("booker", `permit (principal == Tabard::Principal::"booker", action == Tabard::Action::"ExchangeToken", resource) when { context.from == "calendar-agent" };
 			permit (principal == Tabard::Principal::"booker", action in Tabard::Action::"release", resource) when { `+ofTheGroup+` };`)
 		release := func(k key, wat string) reply {
 			return w.post(k, "GetResourceApiKey", encode(t, map[string]any{"workloadIdentityToken": wat, "resourceCredentialProviderName": "calendar"}))

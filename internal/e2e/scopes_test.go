@@ -88,7 +88,7 @@ func TestM03_AnAPIKeyOfTheSameName(t *testing.T) {
 				t.Errorf("a policy for the %s: token and key got %v, want %v", kind, got, want)
 			}
 		}
-		m.call(boss, "PutPolicy", map[string]any{"name": "of:ann", "text": `permit (principal == Tabard::Principal::"ann", action, resource);`})
+		m.call(boss, "PutPolicy", map[string]any{"name": "of:ann", "text": `permit (principal == Tabard::Principal::"ann", action, resource) when { context.from == "" };`})
 		until := time.Now().Add(time.Hour).Unix()
 		delegate := func(grant map[string]any) reply {
 			return m.post(boss, "CreateDelegation", encode(t, map[string]any{"workloadName": "ann", "userToken": m.sign(byAlice), "until": until, "grants": []any{grant}}))

@@ -189,7 +189,7 @@ func (w *world) put(name, text string) {
 	}
 }
 
-// allow permits a principal all that agents do. Its roles and pairings bound it still.
+// allow permits a principal all that agents do, and to take the tokens that the usual agents hand on. Its roles and pairings bound it still.
 func (w *world) allow(principal string) {
 	w.t.Helper()
 	w.put("all:"+principal, agentPolicy(principal))
@@ -197,7 +197,8 @@ func (w *world) allow(principal string) {
 
 func agentPolicy(principal string) string {
 	return fmt.Sprintf(`permit (principal == Tabard::Principal::%q, action in [Tabard::Action::"mint", Tabard::Action::"assert",
-		Tabard::Action::"release", Tabard::Action::"report", Tabard::Action::"describe", Tabard::Action::"exchange"], resource);`, principal)
+		Tabard::Action::"release", Tabard::Action::"report", Tabard::Action::"describe", Tabard::Action::"exchange"], resource)
+		when { ["", "planner", "booker", "agent", "calendar-agent"].contains(context.from) };`, principal)
 }
 
 // principal makes a principal with an access key. An agent may do all that agents do: newcomer makes one that may nothing.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
@@ -24,7 +25,7 @@ func (s *Service) checkTarget(audience string) error {
 		return fault.Field(field, "must be 1 to %d printable ASCII characters without spaces", maxTarget)
 	case s.Identity.Owns(audience):
 		return fault.Field(field, "is this server itself, which takes no tokens of this kind")
-	case strings.Contains(audience, ":workload-identity-directory/"):
+	case access.IsWorkloadAudience(audience):
 		return fault.Field(field, "is a workload identity: ask for a requested_token_type of workload access tokens")
 	}
 	if !strings.Contains(audience, "://") {

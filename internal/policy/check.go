@@ -34,6 +34,10 @@ func (e *Engine) check(ctx context.Context, text string) ([]Problem, error) {
 		if len(problems) > 0 {
 			continue
 		}
+		if m := s.sendersProblem(); m != "" {
+			out = append(out, Problem{Severity: Error, Line: p.Position().Line, Column: p.Position().Column, Message: m})
+			continue
+		}
 		for _, w := range e.language.warnings(s) {
 			out = append(out, Problem{Severity: Warning, Line: p.Position().Line, Column: p.Position().Column, Message: w})
 		}

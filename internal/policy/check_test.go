@@ -34,7 +34,8 @@ func TestCheck(t *testing.T) {
 		{strings.Repeat(`forbid (principal, action, resource);`, 101), `ERROR 0:0 the text holds 101 statements`},
 		{strings.Repeat(" ", policy.MaxText+1), `ERROR 0:0 the policy has 32769 bytes`},
 		{`permit (principal, action == Tabard::Action::"GetResourceOauth2Token", resource);`, `WARNING 1:1 it names no principal`},
-		{`permit (principal == Tabard::Principal::"b", action, resource);`, `WARNING 1:1 it names no action`},
+		{`permit (principal == Tabard::Principal::"b", action, resource) when { context.from == "" };`, `WARNING 1:1 it names no action`},
+		{`permit (principal == Tabard::Principal::"b", action, resource);`, `ERROR 1:1 it permits ExchangeToken for a workload identity and does not say whose tokens`},
 		{`permit (principal == Tabard::Principal::"b", action in Tabard::Action::"administer", resource);`, `WARNING 1:1 the group administer includes writing policies`},
 		{`permit (principal == Tabard::Principal::"b", action == Tabard::Action::"PutPolicy", resource);`, `WARNING 1:1 who may perform PutPolicy`},
 		{`permit (principal in Tabard::Role::"agent", action == Tabard::Action::"CreatePrincipal", resource);`, `WARNING 1:1 it gives an administrator's operation to every agent`},
@@ -173,8 +174,8 @@ func TestQuestions(t *testing.T) {
 	if d, _, err := e.Explain(t.Context(), q); err != nil || d.By != "policy:late" {
 		t.Errorf("the day after: got %+v, %v", d, err)
 	}
-	rows := []policy.Row{{Name: "tried", Text: `permit (principal == Tabard::Principal::"night", action, resource);`}, {Name: "wrong", Text: `permit (`},
-		{Name: "over", Text: `permit (principal, action, resource) when { 9223372036854775807 + 1 > 0 };`}}
+	rows := []policy.Row{{Name: "tried", Text: `permit (principal == Tabard::Principal::"night", action in Tabard::Action::"release", resource);`}, {Name: "wrong", Text: `permit (`},
+		{Name: "over", Text: `permit (principal, action in Tabard::Action::"release", resource) when { 9223372036854775807 + 1 > 0 };`}}
 	d, problems, err = e.DecideWith(t.Context(), rows, policy.Question{Caller: q.Caller, Action: q.Action, Facts: q.Facts})
 	must(t, err)
 	if d.By != "policy:tried" || len(problems) != 2 || problems[0].Policy != "over" || problems[1].Policy != "wrong" {

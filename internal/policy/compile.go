@@ -39,6 +39,9 @@ type statement struct {
 	reads  attributes // of context
 	nodes  int        // of its tree, or its part of those of its text
 
+	// The agents whose tokens a permit lets its principal take over. nil where it does not say.
+	senders []string
+
 	// What the scope names. A zero UID, and no actions, is everything. Each may be wider than the scope, never narrower.
 	principal, resource types.EntityUID
 	actions             []access.Action
@@ -67,6 +70,10 @@ func (l *language) compile(row Row) (*compiled, error) {
 		}
 		if len(problems) == 0 || s.broken {
 			c.statements = append(c.statements, s)
+		}
+		if m := s.sendersProblem(); m != "" && len(problems) == 0 { // it is stored, and good for anything else
+			at := p.Position()
+			c.problem(Problem{Severity: Warning, Line: at.Line, Column: at.Column, Message: m + ". Until then it permits no handing on"})
 		}
 	}
 	if row.Source == BuiltIn && len(c.problems) > 0 {
@@ -139,6 +146,9 @@ func (l *language) statement(account access.Account, p *cedar.Policy) (*statemen
 	}
 	s.broken = s.forbid && len(problems) > 0
 	l.scope(s)
+	if !s.forbid {
+		s.senders, _ = senders((*ast.Policy)(p.AST()))
+	}
 	return s, problems
 }
 
@@ -210,6 +220,7 @@ const (
 	readsTime
 	readsParameters
 	readsThrough
+	readsFrom
 	readsAll = 1<<iota - 1
 )
 
@@ -237,6 +248,8 @@ func attribute(name string) attributes {
 		return readsParameters
 	case "through":
 		return readsThrough
+	case "from":
+		return readsFrom
 	}
 	return 0 // the validator refuses it
 }

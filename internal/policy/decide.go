@@ -180,7 +180,7 @@ func (s slice) decide(r *request) (access.Decision, []Problem, error) {
 }
 
 func (s slice) evaluate(r *request, reads attributes, scopes []string) verdict {
-	decision, diag := cedar.Authorize(s, r, r.cedar(reads, scopes))
+	decision, diag := cedar.Authorize(s.of(r), r, r.cedar(reads, scopes))
 	v := verdict{allow: decision == cedar.Allow, diag: diag}
 	for _, st := range s {
 		if !st.forbid || !st.broken && !failed(diag, st.id) {
@@ -246,7 +246,7 @@ func (s slice) explain(v verdict, r *request) access.Decision {
 		d.By = "forbid:" + v.by[0]
 		d.Missing = fmt.Sprintf("a change of policy %s, which forbids it", v.by[0])
 	default:
-		d.By, d.Missing = "default-deny", missing(r)
+		d.By, d.Missing = "default-deny", s.missing(r)
 		for _, st := range s {
 			if !st.forbid && st.blind(r) && failed(v.diag, st.id) {
 				d.Unknown = true
@@ -270,10 +270,13 @@ func (s slice) blind(id types.PolicyID, r *request) bool {
 }
 
 // missing says what a caller lacks whom no policy permits the action.
-func missing(r *request) string {
+func (s slice) missing(r *request) string {
 	d, _ := access.Table{}.Decide(context.Background(), r.caller, r.action, r.facts) // it never fails
-	if !d.Allow {
+	switch {
+	case !d.Allow:
 		return d.Missing
+	case r.handsOn():
+		return s.missingSender(r)
 	}
 	if r.facts.Provider == "" {
 		return "a policy that permits it, which an administrator writes"

@@ -47,7 +47,7 @@ func randomFacts(r *rand.Rand) access.Facts {
 	return access.Facts{
 		Workload: pick(r, "", "w0", "w1", "v2", "x"), Provider: pick(r, "", "p0", "p1", "p2"), Flow: pick(r, "", "M2M"), Assertable: r.IntN(2) == 0,
 		Scopes: some(r, "a", "b", "c"), UserRef: pick(r, "", "u"), Asserted: r.IntN(3) == 0,
-		Unrecorded: access.Unrecorded{Vault: pick(r, "", "v"), Audience: pick(r, "", "aud"), Through: some(r, "w0", "w1"), Parameters: some(r, "hd", "claims")},
+		Unrecorded: access.Unrecorded{Vault: pick(r, "", "v"), Audience: pick(r, "", "aud"), Through: some(r, "w0", "w1"), Parameters: some(r, "hd", "claims"), From: pick(r, "", "", "w0", "w1")},
 	}
 }
 
@@ -122,11 +122,12 @@ func randomStatement(r *rand.Rand) string {
 	b.WriteString(", action" + pick(r, "", "", ` == Tabard::Action::"GetResourceOauth2Token"`, ` in Tabard::Action::"release"`, ` in Tabard::Action::"mint"`,
 		` in [Tabard::Action::"mint", Tabard::Action::"GetResourceApiKey"]`, ` in Tabard::Action::"administer"`))
 	b.WriteString(", resource" + pick(r, "", "", ` == Tabard::Provider::"p0"`, ` in Tabard::Vault::"default"`, ` is Tabard::Provider`, ` in Tabard::Provider::"p1"`,
-		` == Tabard::WorkloadIdentity::"w0"`, ` is Tabard::Provider in Tabard::Vault::"v"`, ` == Tabard::Account::"000000000000"`) + ")")
+		` == Tabard::WorkloadIdentity::"w0"`, ` is Tabard::Provider in Tabard::Vault::"v"`, ` == Tabard::Account::"000000000000"`, ` is Tabard::Audience`) + ")")
 	for range r.IntN(3) {
 		b.WriteString(pick(r, " when ", " unless ") + "{ " + pick(r, `["a", "b"].containsAll(context.scopes)`, `context.scopes.contains("c")`, `context.user.kind == "verified"`,
 			`context.provider like "p*"`, `context.flow == "M2M" || context.assertable`, `context.time < datetime("2026-11-24")`, `resource in Tabard::Vault::"v"`,
-			`principal in Tabard::Role::"auditor"`, `action == Tabard::Action::"GetResourceApiKey"`, `context.vault == "v" && context.workload != "w1" && context.audience == ""`) + " }")
+			`principal in Tabard::Role::"auditor"`, `action == Tabard::Action::"GetResourceApiKey"`, `context.vault == "v" && context.workload != "w1" && context.audience == ""`,
+			`context.from == ""`, `context.from == "w0"`, `["", "w0", "w1"].contains(context.from)`) + " }")
 	}
 	return b.String() + ";"
 }

@@ -106,7 +106,7 @@ func (r *request) cedar(reads attributes, scopes []string) cedar.Request {
 
 // rest adds what is read of the context beside the scopes.
 func (r *request) rest(m types.RecordMap, reads attributes) {
-	for one := readsWorkload; one <= readsThrough; one <<= 1 {
+	for one := readsWorkload; one <= readsFrom; one <<= 1 {
 		switch one & reads {
 		case readsWorkload:
 			m["workload"] = types.String(r.facts.Workload)
@@ -128,6 +128,8 @@ func (r *request) rest(m types.RecordMap, reads attributes) {
 			m["parameters"] = stringSet(r.facts.Parameters)
 		case readsThrough:
 			m["through"] = stringSet(r.facts.Through)
+		case readsFrom:
+			m["from"] = types.String(r.facts.From)
 		}
 	}
 }
