@@ -1368,6 +1368,7 @@ type FindWhoCanRequest struct {
 	Scopes       []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
 	Flow         string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
 	Audience     string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
+	From         string      `json:"from,omitempty" api:"nonzero"`     // 3..255 characters [A-Za-z0-9_.-]+
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -1396,6 +1397,9 @@ func (v *FindWhoCanRequest) Validate() []FieldError {
 	}
 	if v.Audience != "" {
 		c.add("audience", checkTrustedAudience(v.Audience))
+	}
+	if v.From != "" {
+		c.add("from", checkWorkloadIdentityNameType(v.From))
 	}
 	return c
 }
@@ -2092,6 +2096,7 @@ type PolicyQuestion struct {
 	Scopes        []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
 	Flow          string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
 	Audience      string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
+	From          string      `json:"from,omitempty" api:"nonzero"`     // 3..255 characters [A-Za-z0-9_.-]+
 	Time          Timestamp   `json:"time,omitzero"`
 }
 
@@ -2126,6 +2131,9 @@ func (v *PolicyQuestion) Validate() []FieldError {
 	}
 	if v.Audience != "" {
 		c.add("audience", checkTrustedAudience(v.Audience))
+	}
+	if v.From != "" {
+		c.add("from", checkWorkloadIdentityNameType(v.From))
 	}
 	return c
 }

@@ -34,6 +34,7 @@ type question struct {
 	Scopes    []string   `yaml:"scopes"`
 	Flow      string     `yaml:"flow"`
 	Audience  string     `yaml:"audience"`
+	From      string     `yaml:"from"` // who hands its token on, where the audience is a workload identity
 	Time      string     `yaml:"time"` // RFC 3339
 	Expect    string     `yaml:"expect"`
 	Rule      string     `yaml:"rule"`         // where set, it must have decided
@@ -156,7 +157,7 @@ func (q question) inAPI() (*api.PolicyQuestion, error) {
 		return nil, usage("expect is allow or deny", "%s: unknown answer %q", oneLine(q.Name), oneLine(q.Expect))
 	}
 	a := &api.PolicyQuestion{PrincipalName: q.Principal, Operation: q.Operation, WorkloadName: q.Workload, ProviderName: q.Provider,
-		Scopes: q.Scopes, Flow: q.Flow, Audience: q.Audience}
+		Scopes: q.Scopes, Flow: q.Flow, Audience: q.Audience, From: q.From}
 	if q.Time != "" {
 		at, err := time.Parse(time.RFC3339, q.Time)
 		if err != nil {
@@ -296,6 +297,7 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 			"listed with those that are too much. What is not given counts as empty: a policy that asks for a user's issuer is not met without one.",
 		Example: examples(
 			"tabard policy who-can GetResourceOauth2Token --workload calendar-agent --provider google-calendar --scopes openid", "who gets such a token",
+			"tabard policy who-can ExchangeToken --workload booker --audience ARN_OF_BOOKER --from planner", "who acts as booker with a token of planner",
 			"tabard policy who-can PutPolicy", "who writes policies"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -306,11 +308,13 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 	flags.StringVar(&q.ProviderName, "provider", "", "credential provider, by `name`")
 	flags.StringSliceVar(&q.Scopes, "scopes", nil, "scopes of the token, a `list` (,); may be given again")
 	flags.StringVar(&q.Flow, "flow", "", "`flow`: USER_FEDERATION, M2M or ON_BEHALF_OF_TOKEN_EXCHANGE")
-	flags.StringVar(&q.Audience, "audience", "", "`audience` of an exchanged token")
+	flags.StringVar(&q.Audience, "audience", "", "`audience` of an exchanged token: a URL, a name, or the ARN of a workload identity")
+	flags.StringVar(&q.From, "from", "", "`agent` that hands its token on, where --audience is a workload identity")
 	flags.StringVar(&user.Issuer, "user-issuer", "", "issuer of the user's token, by `URL`")
 	flags.StringVar(&user.Subject, "user-subject", "", "`subject` of the user's token")
 	flags.StringVar(&user.UserID, "user-id", "", "`id` of a user whom the caller names")
 	complete(cmd, "workload", inFlag(workloadNames(f)))
+	complete(cmd, "from", inFlag(workloadNames(f)))
 	complete(cmd, "provider", inFlag(providerNames(f)))
 	complete(cmd, "flow", oneOf("USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE"))
 	listing(cmd, t, f, func(ctx context.Context, c *client) ([]row, error) {

@@ -23,6 +23,7 @@ type Case struct {
 	Scopes    []string
 	Flow      string
 	Audience  string
+	From      string    // name of the workload identity that hands its token on, where Audience is another one
 	Time      time.Time // zero: now
 }
 
@@ -79,10 +80,20 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 		}
 		c.Workload = who.Workloads[0]
 	}
+	handsOn := c.Action == access.ExchangeToken && access.IsWorkloadAudience(c.Audience)
+	switch {
+	case handsOn && c.From == "":
+		return Question{}, fault.Field("from", "names the workload identity that hands its token on: no policy permits that without naming it")
+	case !handsOn && c.From != "":
+		return Question{}, fault.Field("from", "is for ExchangeToken where the audience is a workload identity, by its ARN")
+	}
 	q := Question{Caller: who, Action: c.Action, Time: c.Time, Facts: access.Facts{
 		Workload: c.Workload, Provider: c.Provider, Flow: c.Flow, Scopes: c.Scopes, Asserted: c.UserID != "",
-		Unrecorded: access.Unrecorded{User: c.User, Audience: c.Audience},
+		Unrecorded: access.Unrecorded{User: c.User, Audience: c.Audience, From: c.From},
 	}}
+	if c.From != "" {
+		q.Facts.Through = []string{c.From}
+	}
 	q.Facts.ScopesUnknown = unknownScopes(c.Action, c.Scopes)
 	if c.Workload == "" {
 		return q, nil
@@ -129,6 +140,9 @@ func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID st
 	q.Facts.ScopesUnknown = unknownScopes(r.Action, r.Facts.Scopes)
 	if r.Action == access.ExchangeToken {
 		q.Facts.Audience = r.Facts.Resource
+		if q.Facts.Through = throughOf(r.Facts.Detail); access.IsWorkloadAudience(q.Facts.Audience) && len(q.Facts.Through) > 0 {
+			q.Facts.From = q.Facts.Through[0]
+		}
 	}
 	turn, done, err := s.turns.take(ctx, caller.Account)
 	if err != nil {
@@ -169,6 +183,15 @@ func (s *Service) callerOf(ctx context.Context, x *Explained) (access.Caller, er
 	return m.Caller, nil
 }
 
+// throughOf returns the agents that a record of an exchange says the token came through, the latest first.
+func throughOf(detail string) []string {
+	_, names, found := strings.Cut(detail, "through ")
+	if !found {
+		return nil
+	}
+	return strings.Split(names, ", ")
+}
+
 func (x *Explained) say(format string, args ...any) {
 	x.Remarks = append(x.Remarks, fmt.Sprintf(format, args...))
 }
@@ -186,8 +209,8 @@ func (s *Service) remark(ctx context.Context, x *Explained) error {
 	if strings.Contains(r.Facts.Detail, "more scopes, sha256 of all") {
 		x.say("the record has only the first of its scopes: both answers are for those")
 	}
-	if r.Action == access.ExchangeToken {
-		x.say("through which agents the token came is not replayed")
+	if r.Action == access.ExchangeToken && strings.HasSuffix(r.Facts.Detail, "...") {
+		x.say("the record does not have all the agents that the token came through: both answers are for the first of them")
 	}
 	writes, err := s.Library.PolicyWrites(ctx, r.Account, r.Time.Add(-settle), r.Time.Add(settle))
 	if err != nil {

@@ -180,6 +180,12 @@ def question(**of):
     return {"operation": "GetResourceOauth2Token", "workloadName": workload, "providerName": provider, "flow": "USER_FEDERATION", **of}
 
 
+def handed_on(**of):
+    """A token of the agent nobody, handed on."""
+    arn = f"arn:aws:bedrock-agentcore:us-east-1:000000000000:workload-identity-directory/default/workload-identity/{workload}"
+    return {"operation": "ExchangeToken", "workloadName": workload, "audience": arn, "from": "nobody", **of}
+
+
 def holders(answer):
     """Who can, by name: root always can."""
     by = {p["principalName"]: p for p in answer["principals"]}
@@ -351,11 +357,13 @@ STEPS = [
      ({"question": question(principalName=agent, scopes=["openid", "mail"])},
       lambda a: not a["decision"]["allowed"] and a["decision"]["scopesBeyond"] == ["mail"] and a["decision"]["missing"]),
      ({"question": question(principalName=agent, user={"userId": "u"}), "policies": [NOBODYS_POLICY]}, lambda a: not a["decision"]["allowed"]),
+     ({"question": handed_on(principalName=agent)}, lambda a: not a["decision"]["allowed"] and "--from" in a["decision"]["missing"]),
      {"refusals": [not_found({"question": question(principalName=none)}),
                    ("ValidationException", 400, {"question": {"principalName": agent, "operation": "Fly"}})]}),
     ("FindWhoCan", (question(scopes=["openid"], audience="none", user={"issuer": setting("ISSUER"), "subject": "alice", "claims": "{}"}),
                     lambda a: holders(a)[agent]["policies"] == [rights]),
      (question(scopes=["openid", "mail"], user={"userId": "u"}), lambda a: holders(a)[agent]["scopesBeyond"] == ["mail"]),
+     (handed_on(), lambda a: agent not in holders(a)),
      {"refusals": [("ValidationException", 400, {"operation": "Fly"})]}),
     (overreach,),
     ("ExplainDecision", (lambda: {"recordId": s.records[0]}, explained), {"refusals": [not_found({"recordId": "no-such-record-1"})]}),
