@@ -54,8 +54,8 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, a access.Actio
 
 // openHandedOn opens a token for the agent that it was handed on to, w, and returns the facts of the exchange: of w, the user
 // of the token, and the agents that it came through, the one that handed it on first. The second error says that nothing can
-// be known. The first says why the token is not good; it is recorded behind the decision, which only a caller that may act
-// for w passes.
+// be known. The first says why the token is not good; it is recorded behind the decision, which only a caller passes that may
+// act for w and may take what the agent hands on. From is "" only where the token does not open, or its agent is gone for good.
 func (s *Service) openHandedOn(ctx context.Context, account access.Account, wat secret.Text, w Workload, f access.Facts) (o Opened, bad, err error) {
 	t, from, bad := s.openToken(ctx, account, wat)
 	if bad != nil && !errors.Is(bad, fault.Unauthenticated) {
@@ -85,7 +85,8 @@ func ErrExpired() error {
 }
 
 // openToken opens a token and finds its workload identity, alive and of the same generation, and all that it rests on.
-// Expiry is no error here. Whatever else is wrong with the token is an Unauthenticated fault.
+// Expiry is no error here. Whatever else is wrong with the token is an Unauthenticated fault; the workload identity of one
+// that opened and is dead is returned beside the fault.
 func (s *Service) openToken(ctx context.Context, account access.Account, wat secret.Text) (Token, Workload, error) {
 	sealed, err := decodeToken(wat)
 	if err != nil {
@@ -109,41 +110,41 @@ func (s *Service) openToken(ctx context.Context, account access.Account, wat sec
 	case err != nil:
 		return Token{}, Workload{}, err
 	case !w.Deleted.IsZero():
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload identity of the workload access token was deleted")
+		return Token{}, w, fault.New(fault.Unauthenticated, "the workload identity of the workload access token was deleted")
 	case w.Generation != b.generation:
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token is from before its workload identity was deleted")
+		return Token{}, w, fault.New(fault.Unauthenticated, "the workload access token is from before its workload identity was deleted")
 	}
 	ref, err := s.UserRef(ctx, account, b.user)
 	if err != nil {
-		return Token{}, Workload{}, err
+		return Token{}, w, err
 	}
 	now, down, err := s.stand(ctx, w, b.user, ref)
 	switch {
 	case err != nil:
-		return Token{}, Workload{}, err
+		return Token{}, w, err
 	case down != nil:
-		return Token{}, Workload{}, fault.Wrap(fault.Unauthenticated, down, "%s", down.unknown())
+		return Token{}, w, fault.Wrap(fault.Unauthenticated, down, "%s", down.unknown())
 	case b.epochs.before(now):
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the workload access token was revoked: mint a new one")
+		return Token{}, w, fault.New(fault.Unauthenticated, "the workload access token was revoked: mint a new one")
 	}
 	if over, err := s.ended(ctx, account, b.session); err != nil {
-		return Token{}, Workload{}, err
+		return Token{}, w, err
 	} else if over {
-		return Token{}, Workload{}, fault.New(fault.Unauthenticated, "the user has signed out, and the workload access token ended with that")
+		return Token{}, w, fault.New(fault.Unauthenticated, "the user has signed out, and the workload access token ended with that")
 	}
 	if err := s.shorten(ctx, account, &b); err != nil {
-		return Token{}, Workload{}, err
+		return Token{}, w, err
 	}
 	lineage := b.lineage()
 	if lineage != nil {
 		if lineage.grants, err = s.checkDelegation(ctx, account, b, ref); err != nil {
-			return Token{}, Workload{}, err
+			return Token{}, w, err
 		}
 		if err := s.actorsStand(ctx, account, b.actors, b.issued); err != nil {
-			return Token{}, Workload{}, err
+			return Token{}, w, err
 		}
 		if lineage.through, err = s.Names(ctx, account, b.actors); err != nil {
-			return Token{}, Workload{}, err
+			return Token{}, w, err
 		}
 	}
 	sum := sha256.Sum256([]byte(wat.Expose()))

@@ -27,7 +27,8 @@ type Through struct {
 // MintTokenThrough mints a token for the workload identity named, in exchange for the token that another handed on to it:
 // for the same user and under the same delegation, if there is one, never for longer, and with the other one at the head of
 // the chain of those it came through. What is kept of the user's own token stays behind: it was given for the other agent.
-// A refusal for what the token or the workload identity is has a record of its own, behind that of the decision.
+// A policy must name the other one (threat M07). A refusal for what the token or the workload identity is has a record of its
+// own, behind that of the decision.
 // Errors: Denied where the caller may not act for the workload identity or no policy allows it, and where the user's issuer
 // is not trusted for it; NotFound; Invalid (Field "subject_token") where the token has no user, or is the workload
 // identity's own, or came through too many; Unauthenticated as OpenToken, and where the token has expired.
@@ -43,7 +44,10 @@ func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, su
 	}
 	facts = t.Facts
 	if len(facts.Through) > 0 {
-		facts.Detail = clip("through " + strings.Join(facts.Through, ", "))
+		facts.Detail = "through " + strings.Join(facts.Through, ", ")
+	}
+	if d, decided := access.Gate(caller, action, facts); facts.From == "" && opened != nil && (!decided || d.Allow) {
+		return Through{}, s.refuseThrough(ctx, caller, facts, opened) // it is nobody's, so no policy names whose it is
 	}
 	receipt, err := s.guard.Check(ctx, caller, action, facts)
 	if err != nil {
