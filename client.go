@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 
 // Config says who the agent is and how it reaches the service. The zero Config takes everything from AWS's
 // environment variables and shared files, and serves an agent whose workload access tokens come with its requests (as
-// in AgentCore Runtime, or behind a sidecar).
+// in AgentCore Runtime, with TrustsPeer, or behind a sidecar).
 type Config struct {
 	// Workload is the name of the agent's workload identity: 3 to 255 of A-Z a-z 0-9 _ . -. It is needed to mint
 	// workload access tokens, that is for WithUserToken, WithUserID, M2M without a user, and API keys.
@@ -40,6 +41,11 @@ type Config struct {
 	// *ConsentRequiredError. WithConsentHandler sets one for a single context.
 	OnConsent ConsentHandler
 
+	// TrustsPeer says whether who sent a request was authenticated where Middleware cannot see it: by a service mesh, by a
+	// proxy that removes the headers of everybody else, or by a runtime in whose network nobody else is, such as AgentCore
+	// Runtime. Middleware takes workload access tokens from those too. Nil: from nobody else.
+	TrustsPeer func(*http.Request) bool
+
 	// PollInterval is the pause between two looks at an open consent session. Zero: 2 seconds.
 	PollInterval time.Duration
 
@@ -53,6 +59,7 @@ type Client struct {
 	api       *bedrockagentcore.Client
 	returnURL string
 	onConsent ConsentHandler
+	trusts    func(*http.Request) bool
 	poll      time.Duration
 	now       func() time.Time
 	wats      *watCache
@@ -71,6 +78,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		api:       cfg.API,
 		returnURL: cfg.ReturnURL,
 		onConsent: cfg.OnConsent,
+		trusts:    cfg.TrustsPeer,
 		poll:      cfg.PollInterval,
 		now:       cfg.Now,
 		wats:      newWATCache(maxWATs),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/secret"
@@ -79,7 +80,8 @@ func Carry(to, from context.Context) context.Context {
 
 // FromHeader returns ctx with the identity that a request's header carries: the workload access token if there is one
 // (HeaderWAT, then HeaderWorkloadAccessToken), else the bearer token of Authorization as the user's; and the return
-// URL of HeaderReturnURL. An identity in ctx stays only if the header has none.
+// URL of HeaderReturnURL. An identity in ctx stays only if the header has none. It does not know who sent the header: whoever
+// has found another agent's token could send it. Middleware looks at that; use this only where something else has.
 func FromHeader(ctx context.Context, h http.Header) context.Context {
 	if url := h.Get(HeaderReturnURL); url != "" {
 		ctx = WithReturnURL(ctx, url)
@@ -98,16 +100,38 @@ func FromHeader(ctx context.Context, h http.Header) context.Context {
 	return ctx
 }
 
-// Middleware puts the identity of each request (see FromHeader) into its context, for any net/http server. It
-// authenticates nobody: the service judges the token when a credential is first asked for, so an agent that does
-// something before that must check the token itself. A workload access token in a header is taken from whoever can reach
-// the agent, as a bearer token is. Requests without an identity pass; what needs one then fails
-// with ErrNoIdentity. The identity is in the context and so in every goroutine that gets it; for work that
-// outlives the request see Carry.
+// Middleware puts the identity of each request (see FromHeader) into its context, for any net/http server. It takes a workload
+// access token (HeaderWAT, HeaderWorkloadAccessToken) only from an authenticated peer or on loopback: one whose client
+// certificate the server verified, one that Config.TrustsPeer vouches for, or one on this machine, such as a sidecar. From
+// anybody else it would be whatever token somebody has found, so such a request is answered 403 and goes no further. A proxy on
+// this machine that passes on requests of others must remove the two headers, as tabard sidecar does.
+//
+// It authenticates no user: the service judges the token when a credential is first asked for, so an agent that does something
+// before that must check the token itself. Requests without an identity pass; what needs one then fails with ErrNoIdentity. The
+// identity is in the context and so in every goroutine that gets it; for work that outlives the request see Carry.
 func (c *Client) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{HeaderWAT, HeaderWorkloadAccessToken} {
+			if len(r.Header.Values(name)) > 0 && !c.knows(r) {
+				w.Header().Set("Cache-Control", "no-store")
+				http.Error(w, "the header "+name+" is taken only from an authenticated peer or on loopback: verify client certificates"+
+					" (tls.RequireAndVerifyClientCert), or say by tabard.Config.TrustsPeer who was authenticated otherwise", http.StatusForbidden)
+				return
+			}
+		}
 		next.ServeHTTP(w, r.WithContext(FromHeader(r.Context(), r.Header)))
 	})
+}
+
+// knows reports whether a request is of a peer that may hand on a workload access token (threat M07).
+func (c *Client) knows(r *http.Request) bool {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return true
+	}
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && at.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	return c.trusts != nil && c.trusts(r)
 }
 
 type kind int

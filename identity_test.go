@@ -2,6 +2,8 @@ package tabard_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,7 +48,7 @@ func TestMiddlewareTakesTheIdentity(t *testing.T) {
 				<-done
 			}))
 			r := httptest.NewRequest("POST", "/invocations", nil)
-			r.Header = tc.header
+			r.Header, r.RemoteAddr = tc.header, "127.0.0.1:40000"
 			r.Header.Set("OAuth2CallbackUrl", "https://app/from-header")
 			h.ServeHTTP(httptest.NewRecorder(), r)
 			if tc.wat == "" {
@@ -63,6 +65,54 @@ func TestMiddlewareTakesTheIdentity(t *testing.T) {
 				t.Errorf("got %v, want %q and the header's return URL", in, tc.wat)
 			}
 		})
+	}
+}
+
+// M07: whoever reaches an agent from elsewhere, and has found another agent's token, is not served with it.
+func TestM07_MiddlewareTakesTokensFromPeersItKnows(t *testing.T) {
+	verified := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{}}}}
+	vouched := func(r *http.Request) bool { return r.Header.Get("X-Mesh") == "planner" }
+	handed, given := http.CanonicalHeaderKey(tabard.HeaderWAT), http.CanonicalHeaderKey(tabard.HeaderWorkloadAccessToken)
+	wat, runtime := http.Header{handed: {"wat1.x"}}, http.Header{given: {"wat1.x"}}
+	for what, c := range map[string]struct {
+		header http.Header
+		from   string
+		tls    *tls.ConnectionState
+		trusts func(*http.Request) bool
+		want   int
+	}{
+		"loopback":                          {wat, "127.0.0.1:40000", nil, nil, 200},
+		"loopback, another of its numbers":  {wat, "127.8.9.1:40000", nil, nil, 200},
+		"loopback, IPv6":                    {wat, "[::1]:40000", nil, nil, 200},
+		"loopback, IPv4 in IPv6":            {wat, "[::ffff:127.0.0.1]:40000", nil, nil, 200},
+		"from elsewhere":                    {wat, "10.1.2.3:40000", nil, nil, 403},
+		"from elsewhere, IPv6":              {wat, "[fd00::1]:40000", nil, nil, 403},
+		"from elsewhere, that of a runtime": {runtime, "10.1.2.3:40000", nil, nil, 403},
+		"of unknown origin":                 {wat, "@", nil, nil, 403},
+		"TLS without a client certificate":  {wat, "10.1.2.3:40000", &tls.ConnectionState{}, nil, 403},
+		"a certificate that nobody judged":  {wat, "10.1.2.3:40000", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}, nil, 403},
+		"a verified client certificate":     {wat, "10.1.2.3:40000", verified, nil, 200},
+		"vouched for":                       {http.Header{handed: {"wat1.x"}, "X-Mesh": {"planner"}}, "10.1.2.3:40000", nil, vouched, 200},
+		"not vouched for":                   {runtime, "10.1.2.3:40000", nil, vouched, 403},
+		"a second value":                    {http.Header{handed: {"", "wat1.x"}}, "10.1.2.3:40000", nil, nil, 403},
+		"a user's own token":                {http.Header{"Authorization": {"Bearer a.b.c"}}, "10.1.2.3:40000", nil, nil, 200},
+		"beside a user's own token":         {http.Header{"Authorization": {"Bearer a.b.c"}, handed: {"wat1.x"}}, "10.1.2.3:40000", nil, nil, 403},
+	} {
+		client, err := tabard.New(t.Context(), tabard.Config{Workload: "booker", AWS: &aws.Config{Region: "us-east-1"}, TrustsPeer: c.trusts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := false
+		r := httptest.NewRequest("POST", "/invocations", nil)
+		r.Header, r.RemoteAddr, r.TLS = c.header.Clone(), c.from, c.tls
+		w := httptest.NewRecorder()
+		client.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served = true })).ServeHTTP(w, r)
+		if w.Code != c.want || served != (c.want == 200) {
+			t.Errorf("%s: answered %d, served %t, want %d", what, w.Code, served, c.want)
+		}
+		if says := w.Body.String(); c.want == 403 && (!strings.Contains(says, "only from an authenticated peer or on loopback") || strings.Contains(says, "wat1.x")) {
+			t.Errorf("%s: it says %q", what, says)
+		}
 	}
 }
 
