@@ -14,7 +14,7 @@ import (
 
 func newAllow(t terminal) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "allow AGENT PROVIDER", Short: "Let an agent have the tokens of a provider", Args: exactly("AGENT", "PROVIDER"),
+		Use: "allow AGENT [PROVIDER]", Short: "Let an agent have the tokens of a provider, or those that another agent hands on", Args: onwards,
 		Long: `Writes the policy that an agent needs, and prints it: whoever acts for the workload identity AGENT may get workload access
 tokens for it, and with them the tokens or the key of the credential provider PROVIDER. A token that has a scope besides those
 given is refused, and the refusal names the scope. The same command again replaces the policy.
@@ -22,12 +22,17 @@ given is refused, and the refusal names the scope. The same command again replac
 A name may be that of an OAuth2 provider and of an API-key provider: then --kind says which one is meant. If neither exists yet, an
 OAuth2 provider is meant.
 
+With --from, and without PROVIDER, AGENT may take over the workload access tokens of another agent: whoever acts for AGENT may
+exchange one of those for a token of its own, for the same user (tabard token exchange --workload AGENT). Name who calls AGENT. No
+policy lets an agent take over the tokens of whoever it likes: it could use any that it finds.
+
 The principal that acts for AGENT comes with tabard principal create --role agent --workload AGENT.`,
 		Example: examples(
 			"tabard allow calendar-agent google-calendar --scopes https://www.googleapis.com/auth/calendar.events", "one scope",
 			"tabard allow calendar-agent google-calendar --scopes openid,email --flow USER_FEDERATION", "two, and for users only",
 			"tabard allow helpdesk github --user-issuer https://login.example.com", "only for users of one issuer",
-			"tabard allow helpdesk weather --principal helpdesk-eu", "only one of the principals that act for it"),
+			"tabard allow helpdesk weather --principal helpdesk-eu", "only one of the principals that act for it",
+			"tabard allow booker --from planner", "the planner calls the booker and hands its token on"),
 	}
 	r := newRight(t, cmd, "may have")
 	cmd.Flags().BoolVar(&r.asserted, "asserted-users", false, "also for users whom the caller names by an id, where the workload identity accepts those")
@@ -37,13 +42,14 @@ The principal that acts for AGENT comes with tabard principal create --role agen
 
 func newDeny(t terminal) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "deny AGENT PROVIDER", Short: "Refuse an agent the tokens of a provider", Args: exactly("AGENT", "PROVIDER"),
+		Use: "deny AGENT [PROVIDER]", Short: "Refuse an agent the tokens of a provider, or those that another agent hands on", Args: onwards,
 		Long: `Writes a policy that forbids, and prints it: whoever acts for the workload identity AGENT gets no tokens of the credential
-provider PROVIDER, whatever else is permitted. With flags it forbids only what they all describe. The same command again
+provider PROVIDER, or with --from no token of its own for one that the other agent hands on, whatever else is permitted. With flags it forbids only what they all describe. The same command again
 replaces the policy; tabard policy delete takes it back.`,
 		Example: examples(
 			"tabard deny calendar-agent google-calendar", "nothing of this provider",
-			"tabard deny calendar-agent google-calendar --scopes https://mail.google.com/", "no token that has this scope"),
+			"tabard deny calendar-agent google-calendar --scopes https://mail.google.com/", "no token that has this scope",
+			"tabard deny booker --from browser-agent", "nothing that the browser agent hands on"),
 	}
 	r := newRight(t, cmd, "must not have")
 	r.run("deny", r.forbid)
@@ -61,6 +67,8 @@ type right struct {
 	principal, policy string
 	kind              string // oauth2 or api-key
 	twofold           bool   // there is a provider of each kind
+	from              []string
+	arn               string // of agent, where it is about what is handed on
 	asserted          bool
 }
 
@@ -74,6 +82,8 @@ func newRight(t terminal, cmd *cobra.Command, may string) *right {
 	flags.StringVar(&r.principal, "principal", "", "only this principal, by `name` (default: each that is paired with AGENT)")
 	flags.StringVar(&r.kind, "kind", "", "`kind` of the provider, oauth2 or api-key (default: the one that exists)")
 	flags.StringVar(&r.policy, "name", "", "`name` of the policy (default made of AGENT and PROVIDER)")
+	flags.StringSliceVar(&r.from, "from", nil, "`agent` whose tokens AGENT takes over, instead of PROVIDER; may be given again")
+	complete(cmd, "from", inFlag(workloadNames(&r.finder)))
 	complete(cmd, "flow", oneOf("USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE"))
 	complete(cmd, "kind", oneOf(kindOAuth2, kindAPIKey))
 	complete(cmd, "principal", inFlag(principalNames(&r.finder)))
@@ -91,16 +101,22 @@ func newRight(t terminal, cmd *cobra.Command, may string) *right {
 
 func (r *right) run(verb string, text func() string) {
 	policyAnswering(r.cmd, r.terminal, &r.finder, func(ctx context.Context, c *client, args []string) (*api.Policy, []api.PolicyProblem, error) {
-		r.agent, r.provider = args[0], args[1]
+		r.agent = args[0]
+		if len(args) > 1 {
+			r.provider = args[1]
+		}
 		if err := r.check(); err != nil {
 			return nil, nil, err
 		}
-		if err := r.findKind(ctx, c); err != nil {
+		if err := r.find(ctx, c); err != nil {
 			return nil, nil, err
 		}
 		q := api.PutPolicyRequest{Name: r.policy, Text: text()}
 		if q.Name == "" {
 			q.Name = strings.Join([]string{verb, r.agent, r.provider}, ":")
+			if len(r.from) > 0 {
+				q.Name += "from:" + strings.Join(r.from, ":")
+			}
 			if r.principal != "" {
 				q.Name += ":" + strings.ReplaceAll(r.principal, "/", ":")
 			}
@@ -113,6 +129,47 @@ func (r *right) run(verb string, text func() string) {
 		}
 		return putPolicy(ctx, c, q)
 	}, written)
+}
+
+// onwards takes AGENT and PROVIDER, or AGENT and --from.
+func onwards(cmd *cobra.Command, args []string) error {
+	from := cmd.Flags().Changed("from")
+	switch {
+	case len(args) == 1 && !from:
+		return usage("usage: "+cmd.CommandPath()+" AGENT PROVIDER; "+cmd.CommandPath()+" AGENT --from OTHER is for the tokens that another agent hands on",
+			"%s needs PROVIDER, or --from", cmd.CommandPath())
+	case len(args) == 1:
+		return nil
+	case len(args) == 2 && from:
+		return usage(fmt.Sprintf("write two policies: %s %s %s, and %s %s --from OTHER", cmd.CommandPath(), oneLine(args[0]), oneLine(args[1]), cmd.CommandPath(), oneLine(args[0])),
+			"--from and PROVIDER do not go together: what a provider gives does not depend on who handed the token on")
+	}
+	return exactly("AGENT", "PROVIDER")(cmd, args)
+}
+
+// find finds out what the policy is about.
+func (r *right) find(ctx context.Context, c *client) error {
+	if len(r.from) == 0 {
+		return r.findKind(ctx, c)
+	}
+	w, err := call[api.GetWorkloadIdentityResponse](ctx, c, api.OpGetWorkloadIdentity, api.GetWorkloadIdentityRequest{Name: r.agent})
+	r.arn = w.WorkloadIdentityARN
+	return err
+}
+
+// checkFrom refuses what is no agent's name, and what is of providers.
+func (r *right) checkFrom() error {
+	for _, s := range r.from {
+		if s == "" || strings.ContainsFunc(s, func(c rune) bool {
+			return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("_.-", c)
+		}) {
+			return usage("--from is the name of a workload identity, which tabard workload list shows", "%q is no agent's name: each whose tokens may be taken over is named", oneLine(s))
+		}
+	}
+	if len(r.from) > 0 && (len(r.scopes) > 0 || r.flow != "" || r.kind != "" || r.asserted) {
+		return usage("leave them out", "--scopes, --flow, --kind and --asserted-users are of a provider, and --from is of a token that is handed on")
+	}
+	return nil
 }
 
 // The kinds of providers, as --kind has them.
@@ -182,6 +239,9 @@ func (r *right) check() error {
 			return usage("usage: "+r.cmd.UseLine(), "%q has characters that no name, scope or URL has", s)
 		}
 	}
+	if err := r.checkFrom(); err != nil {
+		return err
+	}
 	switch r.flow {
 	case "", "USER_FEDERATION", "M2M", "ON_BEHALF_OF_TOKEN_EXCHANGE":
 		return nil
@@ -192,6 +252,9 @@ func (r *right) check() error {
 // permit is the policy of allow. What the user's token says is known when a token is released, not yet when the agent
 // asks for a workload access token, so the conditions are of the release.
 func (r *right) permit() string {
+	if len(r.from) > 0 {
+		return r.handingOn("permit")
+	}
 	acts := []string{"mint", "describe"}
 	if r.asserted {
 		acts = append(acts, "assert")
@@ -213,11 +276,20 @@ func (r *right) permit() string {
 
 // forbid is the policy of deny.
 func (r *right) forbid() string {
+	if len(r.from) > 0 {
+		return r.handingOn("forbid")
+	}
 	conditions := r.conditions()
 	if len(r.scopes) > 0 {
 		conditions = append(conditions, "context.scopes.containsAny("+r.scopeSet()+")")
 	}
 	return r.statement("forbid", []string{"release"}, r.atProvider(), conditions)
+}
+
+// handingOn is the policy about the tokens that others hand on to the agent.
+func (r *right) handingOn(effect string) string {
+	conditions := append([]string{set(r.from) + ".contains(context.from)"}, r.conditions()...)
+	return r.statement(effect, []string{"exchange"}, fmt.Sprintf("resource == Tabard::Audience::%q", r.arn), conditions)
 }
 
 // atProvider is the scope of what is done to the provider, of the kind that is meant.
@@ -256,13 +328,10 @@ func (r *right) conditions() []string {
 	return c
 }
 
-func (r *right) scopeSet() string {
-	quoted := make([]string, len(r.scopes))
-	for i, s := range r.scopes {
-		quoted[i] = `"` + s + `"`
-	}
-	return "[" + strings.Join(quoted, ", ") + "]"
-}
+func (r *right) scopeSet() string { return set(r.scopes) }
+
+// set writes a set of strings.
+func set(of []string) string { return `["` + strings.Join(of, `", "`) + `"]` }
 
 func (r *right) statement(effect string, acts []string, resource string, conditions []string) string {
 	who := fmt.Sprintf("principal in Tabard::WorkloadIdentity::%q", r.agent)
