@@ -1,6 +1,9 @@
 package access
 
-import "iter"
+import (
+	"fmt"
+	"iter"
+)
 
 // The operations that the rule table knows. Their names are the wire's.
 const (
@@ -134,14 +137,30 @@ type Rule struct {
 }
 
 // Rules returns each action that is not root's alone, with its rule. The built-in policies and the schema of all
-// policies are held against it.
+// policies are held against it, so it panics where an action that is listed has no rule: a list that ended there would leave out
+// every action behind it, and nobody would be told.
 func Rules() iter.Seq2[Action, Rule] {
 	return func(yield func(Action, Rule) bool) {
 		for _, a := range ruled() {
-			if r, known := RuleOf(a); !known || !yield(a, r) {
+			r, known := RuleOf(a)
+			if !known {
+				panic(fmt.Sprintf("access: the action %s is listed and has no rule", a))
+			}
+			if !yield(a, r) {
 				return
 			}
 		}
+	}
+}
+
+// Actions returns every action once: those that have a rule, and those that have none.
+func Actions() []Action { return append(ruled(), unruled()...) }
+
+// unruled lists what policies do not decide: what is root's alone, what has no principal yet, and events.
+func unruled() []Action {
+	return []Action{
+		PruneAudit, CreateAccount, ListAccounts, UpdateAccount, DisableAccount, EnableAccount, RotateRootKey,
+		AssumeRole, Authorize, Callback, RedeemCode, RefreshTokens, BackchannelLogout,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	_ "embed" // the schema
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,7 +87,23 @@ func newLanguage() (*language, error) {
 	for _, m := range l.members {
 		slices.Sort(m)
 	}
-	return l, nil
+	return l, l.complete(access.Rules())
+}
+
+// complete returns an error where the schema and the rule table know different actions: of one that only the table knows
+// nothing could be written, and one that only the schema knows nobody has.
+func (l *language) complete(rules iter.Seq2[access.Action, access.Rule]) error {
+	n := 0
+	for a := range rules {
+		if _, known := l.operation[a]; !known {
+			return fmt.Errorf("the policy schema does not have the action %s", a)
+		}
+		n++
+	}
+	if n != len(l.operation) {
+		return fmt.Errorf("the policy schema has %d actions, and the rule table %d", len(l.operation), n)
+	}
+	return nil
 }
 
 // shape tells statements apart, but not by the names in their scopes.
