@@ -155,6 +155,9 @@ func TestM06_EveryTakerSeesTheSame(t *testing.T) {
 		wat = user()
 		w.call(root(), "DeleteWorkloadIdentity", map[string]any{"name": "booker"})
 		each("of a deleted agent", "dead", wat)
+		w.must("RestoreWorkloadIdentity", map[string]any{"workloadName": "booker"})
+		each("of an agent that was deleted and restored", "dead", wat)
+		w.call(root(), "DeleteWorkloadIdentity", map[string]any{"name": "booker"})
 		w.workload("booker")
 		each("of a deleted agent whose name is another's", "dead", wat)
 

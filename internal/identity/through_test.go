@@ -225,3 +225,66 @@ func TestB06_OwnTokensNameNoUser(t *testing.T) {
 		t.Errorf("its keys were asked for: %q", w.idp.calls)
 	}
 }
+
+// asked is the rule table, and what it was asked about exchanges.
+type asked struct {
+	access.Table
+	from []string
+}
+
+func (a *asked) Decide(ctx context.Context, c access.Caller, action access.Action, f access.Facts) (access.Decision, error) {
+	if action == access.ExchangeToken {
+		a.from = append(a.from, f.From)
+	}
+	return a.Table.Decide(ctx, c, action, f)
+}
+
+// M07: whoever decides knows who handed the token on, also where the token is dead: else the refusal of a dead token would be
+// for everybody. A token that does not open is nobody's, which only who may act for the receiver is told.
+func TestM07_TheSenderIsKnown(t *testing.T) {
+	a := &asked{}
+	w := newWorld(t, func(c *identity.Config) {
+		c.Guard = access.NewGuard(access.Config{Log: c.Guard.Log, Now: c.Now, Decider: a})
+		t.Cleanup(c.Guard.Close)
+	})
+	w.trust()
+	ctx := t.Context()
+	for _, name := range []string{"agent-0", "agent-1", "agent-2"} {
+		w.workload(name, nil)
+	}
+	mint := func() secret.Text {
+		return ok(w.MintTokenForJWT(ctx, caller(access.Agent, "agent-0"), "agent-0", secret.New(w.jwt(nil))))(t).Token
+	}
+	exchange := func(what string, token secret.Text, to string, code fault.Code, from ...string) secret.Text {
+		t.Helper()
+		a.from = nil
+		got, err := w.MintTokenThrough(ctx, caller(access.Agent, to), token, to)
+		if fault.CodeOf(err) != code || !slices.Equal(a.from, from) {
+			t.Errorf("%s: %v, and it was asked about the senders %q; want %q and %q", what, err, a.from, code, from)
+		}
+		return got.Token
+	}
+	own := exchange("a good token", mint(), "agent-1", "", "agent-0")
+	exchange("one that was handed on already", own, "agent-2", "", "agent-1")
+	exchange("for itself", mint(), "agent-0", fault.Invalid, "agent-0")
+
+	expired := mint()
+	w.clock.add(identity.UserTokenLife)
+	exchange("an expired token", expired, "agent-1", fault.Unauthenticated, "agent-0")
+	revoked := mint()
+	must(t, w.RaiseEpoch(ctx, account, identity.WorkloadStanding, ok(w.GetWorkload(ctx, w.root, "agent-0"))(t).UID))
+	exchange("a revoked token", revoked, "agent-1", fault.Unauthenticated, "agent-0")
+	disabled := mint()
+	ok(w.DisableWorkload(ctx, w.root, "agent-0", "stolen"))(t)
+	exchange("of a disabled agent", disabled, "agent-1", fault.Unauthenticated, "agent-0")
+	ok(w.EnableWorkload(ctx, w.root, "agent-0"))(t)
+	deleted := mint()
+	must(t, w.DeleteWorkload(ctx, w.root, "agent-0"))
+	exchange("of a deleted agent", deleted, "agent-1", fault.Unauthenticated, "agent-0")
+
+	exchange("no token", secret.New("wat1.bm90"), "agent-1", fault.Unauthenticated)
+	a.from = nil
+	_, err := w.MintTokenThrough(ctx, caller(access.Agent, "agent-2"), secret.New("wat1.bm90"), "agent-1")
+	wantCode(t, "no token, by another agent", err, fault.Denied)
+	w.refusedLast("no token")
+}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"iter"
 
 	"github.com/tabard-id/tabard/internal/access"
 )
@@ -46,4 +47,9 @@ func (e *Engine) Sliced(ctx context.Context, c access.Caller, a access.Action, f
 		panic(err)
 	}
 	return len(s.index.find(nil, e.language.request(c, a, f, e.config.Now())))
+}
+
+// Complete is what New asks of the schema.
+func (e *Engine) Complete(rules iter.Seq2[access.Action, access.Rule]) error {
+	return e.language.complete(rules)
 }

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -41,13 +42,16 @@ var whose = map[string]bool{
 	`when { context.from == "planner" && (context.from != "x" || context.assertable) }`: true,
 	`when { context.from == "planner" && context.time > datetime("2026-01-01") }`:       true,
 	`when { ["", "planner"].contains(context.from) }`:                                   true,
-	``:                                           false,
-	`when { true }`:                              false,
-	`when { context.from != "" }`:                false,
-	`when { context.from != "thief" }`:           false,
-	`when { !(context.from == "thief") }`:        false,
-	`when { !(context.from != "planner") }`:      false,
-	`when { context.from == "planner" || true }`: false,
+	``:                                       false,
+	`when { context.workload == "planner" }`: false,
+	`when { "planner" == context.workload }`: false,
+	`when { ["planner"].contains(context.workload) }`: false,
+	`when { true }`:                                                                                        false,
+	`when { context.from != "" }`:                                                                          false,
+	`when { context.from != "thief" }`:                                                                     false,
+	`when { !(context.from == "thief") }`:                                                                  false,
+	`when { !(context.from != "planner") }`:                                                                false,
+	`when { context.from == "planner" || true }`:                                                           false,
 	`when { context.from == "planner" || context.from == "triage" }`:                                       false,
 	`when { context.workload == "booker" && (context.from == "planner" || true) }`:                         false,
 	`when { context.from == "planner" || context.workload == "booker" }`:                                   false,
@@ -246,5 +250,30 @@ func TestM07_NothingBuiltInHandsOn(t *testing.T) {
 	}
 	if slices.ContainsFunc(e.BuiltIn(), func(r policy.Row) bool { return strings.Contains(r.Text, "xchange") }) {
 		t.Error("a built-in policy names the exchange")
+	}
+}
+
+// The schema and the rule table know the same actions, or no server starts.
+func TestM06_SchemaAndTableAreComplete(t *testing.T) {
+	e := engine(t, &memory{})
+	rules := func(change func(access.Action) bool, more ...access.Action) iter.Seq2[access.Action, access.Rule] {
+		return func(yield func(access.Action, access.Rule) bool) {
+			for a, r := range access.Rules() {
+				if change(a) && !yield(a, r) {
+					return
+				}
+			}
+			for _, a := range more {
+				yield(a, access.Rule{})
+			}
+		}
+	}
+	all := func(access.Action) bool { return true }
+	must(t, e.Complete(rules(all)))
+	if err := e.Complete(rules(func(a access.Action) bool { return a != access.ListVendors })); err == nil {
+		t.Error("an action that only the schema has")
+	}
+	if err := e.Complete(rules(func(a access.Action) bool { return a != access.ListVendors }, "Fly")); err == nil || !strings.Contains(err.Error(), "Fly") {
+		t.Errorf("an action that only the table has: %v", err)
 	}
 }

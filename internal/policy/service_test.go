@@ -240,3 +240,56 @@ func TestServiceExplainsOnlyDecisions(t *testing.T) {
 		}
 	}
 }
+
+// M07: a question about a token that is handed on names who hands it on, and a record of one is answered with who did.
+func TestM07_QuestionsNameTheSender(t *testing.T) {
+	d := newDesk(t)
+	d.hire(t, "booker", access.Agent, "booker")
+	for _, text := range []string{`permit (principal == Tabard::Principal::"booker", action, resource);`, takes(`unless { context.from == "thief" }`)} {
+		_, _, err := d.Put(t.Context(), d.admin, policy.Draft{Name: "b", Text: text})
+		if !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "text" || !strings.Contains(fault.Public(err).Msg, `when { context.from == "AGENT" }`) {
+			t.Errorf("%s is stored: %v", text, err)
+		}
+	}
+	d.write(t, "b", takes(`when { ["planner"].contains(context.from) }`))
+	ask := policy.Case{Principal: "booker", Action: access.ExchangeToken, Workload: "booker", Audience: bookerARN, From: "planner"}
+	if got, err := d.Simulate(t.Context(), d.admin, ask, nil); err != nil || got.By != "policy:b" {
+		t.Errorf("from the planner: %+v, %v", got, err)
+	}
+	if _, err := d.Simulate(t.Context(), d.admin, ask, []string{takes("")}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("with a policy that names nobody: %v", err)
+	}
+	if got, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 1 {
+		t.Errorf("who can: %+v, %v", got, err)
+	}
+	ask.From = "thief"
+	if got, err := d.Simulate(t.Context(), d.admin, ask, nil); err != nil || got.Allow {
+		t.Errorf("from another: %+v, %v", got, err)
+	}
+	if got, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 0 {
+		t.Errorf("who can, from another: %+v, %v", got, err)
+	}
+	ask.From = ""
+	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
+		t.Errorf("from nobody: %v", err)
+	}
+	ask.Audience, ask.From = "reports", "planner"
+	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
+		t.Errorf("for a service: %v", err)
+	}
+
+	time.Sleep(2 * time.Millisecond) // the policy is older than the decision
+	sequence := int64(0)
+	for detail, allowed := range map[string]bool{"through planner, front": true, "through front, planner": false, "": false, "through planner-2": false} {
+		sequence++
+		r := access.Record{Writer: "0c", Sequence: sequence, Time: time.Now(), Account: house, Principal: "prn-booker", Name: "booker",
+			Action: access.ExchangeToken, Allow: allowed, Rule: "policy:b", Facts: access.Facts{Workload: "booker", Resource: bookerARN, Detail: detail}}
+		r.Seal([32]byte{})
+		if err := d.db.Append(t.Context(), []access.Record{r}); err != nil {
+			t.Fatal(err)
+		}
+		if x, err := d.Explain(t.Context(), d.admin, r.ID()); err != nil || x.Then.Allow != allowed || x.Now.Allow != allowed {
+			t.Errorf("%q: then %+v, now %+v, %v", detail, x.Then, x.Now, err)
+		}
+	}
+}
