@@ -161,7 +161,7 @@ func (r *right) find(ctx context.Context, c *client) error {
 func (r *right) checkFrom() error {
 	for _, s := range r.from {
 		if s == "" || strings.ContainsFunc(s, func(c rune) bool {
-			return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("_.-", c)
+			return c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("_.-", c)
 		}) {
 			return usage("--from is the name of a workload identity, which tabard workload list shows", "%q is no agent's name: each whose tokens may be taken over is named", oneLine(s))
 		}

@@ -38,7 +38,8 @@ With --audience it becomes a signed JWT (at+jwt) for one service, which verifies
 under /.well-known/openid-configuration. The JWT lives ten minutes at most. It names the user by a subject that only this
 service gets, and the agents that the request came through. It has those of the scopes that a policy allows.
 
-With --workload it becomes the workload access token of another agent, which the first one has called.`,
+With --workload it becomes the workload access token of another agent, which the first one has called. A policy of that agent
+has to name the first one: tabard allow OTHER --from FIRST.`,
 		Example: examples(
 			"tabard token exchange --audience https://reports.example.com --scope reports:read --token-file agent.wat", "for a service of your own",
 			"curl -H \"Authorization: Bearer $(tabard token exchange --audience reports --token-file - --show < agent.wat)\" https://reports.example.com/", "in a script",
