@@ -44,8 +44,8 @@ func newDeny(t terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deny AGENT [PROVIDER]", Short: "Refuse an agent the tokens of a provider, or those that another agent hands on", Args: onwards,
 		Long: `Writes a policy that forbids, and prints it: whoever acts for the workload identity AGENT gets no tokens of the credential
-provider PROVIDER, or with --from no token of its own for one that the other agent hands on, whatever else is permitted. With flags it forbids only what they all describe. The same command again
-replaces the policy; tabard policy delete takes it back.`,
+provider PROVIDER, or with --from no token of its own for one that the other agent hands on, whatever else is permitted. With flags
+it forbids only what they all describe. The same command again replaces the policy; tabard policy delete takes it back.`,
 		Example: examples(
 			"tabard deny calendar-agent google-calendar", "nothing of this provider",
 			"tabard deny calendar-agent google-calendar --scopes https://mail.google.com/", "no token that has this scope",
@@ -141,7 +141,8 @@ func onwards(cmd *cobra.Command, args []string) error {
 	case len(args) == 1:
 		return nil
 	case len(args) == 2 && from:
-		return usage(fmt.Sprintf("write two policies: %s %s %s, and %s %s --from OTHER", cmd.CommandPath(), oneLine(args[0]), oneLine(args[1]), cmd.CommandPath(), oneLine(args[0])),
+		agent := cmd.CommandPath() + " " + oneLine(args[0])
+		return usage(fmt.Sprintf("write two policies: %s %s, and %s --from OTHER", agent, oneLine(args[1]), agent),
 			"--from and PROVIDER do not go together: what a provider gives does not depend on who handed the token on")
 	}
 	return exactly("AGENT", "PROVIDER")(cmd, args)

@@ -73,7 +73,10 @@ func policyTest(t terminal, f *finder) *cobra.Command {
       flow: USER_FEDERATION
       user: {issuer: https://login.example.com, subject: alice, claims: {groups: [staff]}}
       time: 2026-11-23T10:00:00Z
-      expect: allow           # or deny; rule and scopesBeyond may be given too`,
+      expect: allow           # or deny; rule and scopesBeyond may be given too
+
+ExchangeToken has an audience instead of a provider. If that is the ARN of a workload identity, from names the one that hands its
+token on.`,
 		Example: examples("tabard policy test policies_test.yaml", "before and after a change", "tabard policy test policies_test.yaml --output json", "in a pipeline"),
 	}
 	var out output

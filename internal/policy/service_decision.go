@@ -84,6 +84,8 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 	switch {
 	case handsOn && c.From == "":
 		return Question{}, fault.Field("from", "names the workload identity that hands its token on: no policy permits that without naming it")
+	case handsOn && !strings.HasSuffix(c.Audience, "/"+c.Workload):
+		return Question{}, fault.Field("audience", "is another workload identity than %s, for which the token would be", c.Workload)
 	case !handsOn && c.From != "":
 		return Question{}, fault.Field("from", "is for ExchangeToken where the audience is a workload identity, by its ARN")
 	}

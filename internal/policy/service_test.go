@@ -273,7 +273,11 @@ func TestM07_QuestionsNameTheSender(t *testing.T) {
 	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
 		t.Errorf("from nobody: %v", err)
 	}
-	ask.Audience, ask.From = "reports", "planner"
+	ask.From, ask.Workload = "planner", "mailer"
+	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "audience" {
+		t.Errorf("for another than the audience: %v", err)
+	}
+	ask.Audience, ask.Workload = "reports", "booker"
 	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
 		t.Errorf("for a service: %v", err)
 	}
