@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -96,7 +97,7 @@ func (b *Broker) openSession(ctx context.Context, g grounds, r Request, had Conn
 		ID: digest("session-1", session), Account: g.caller.Account, Workload: g.workload.UID, WorkloadName: g.workload.Name,
 		Generation: g.workload.Generation, Token: g.token.Hash, User: g.token.UserRef, UserKind: string(g.token.User.Kind),
 		Provider: g.provider.UID, ProviderName: g.provider.Name, Identity: g.provider.Identity, Resources: r.Resources, Resource: r.resource,
-		Parameters: r.parameters, ParamNames: r.parameterNames,
+		Parameters: r.parameters, ParamNames: r.parameterNames, SentNames: slices.Sorted(maps.Keys(r.CustomParameters)),
 		Audiences: r.Audiences, Scopes: scopes, Requested: r.Scopes, ReturnURL: r.ReturnURL, Force: r.Force, State: FlowCreated,
 		Created: now, Expires: now.Add(SessionLifetime),
 	}
@@ -183,10 +184,12 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 		flow.User != g.token.UserRef || flow.Provider != g.provider.UID || r.Flow != FlowUserFederation {
 		return Outcome{}, b.turnAway(ctx, polled, "unknown-session", errNoSession)
 	}
-	for _, name := range flow.ParamNames { // a poll need not repeat them, and what it releases was asked for with them
-		g.facts.Parameters = append(g.facts.Parameters, folded(name))
-	}
+	// A poll need not repeat them, and what it releases was asked for with them.
+	g.facts.Parameters = foldedAll(g.facts.Parameters, flow.SentNames)
 	polled.facts.Parameters = g.facts.Parameters
+	if err := flow.stillAllowed(g.provider); err != nil {
+		return Outcome{}, b.turnAway(ctx, polled, "parameter-not-allowed", err)
+	}
 	now := b.now()
 	over := !now.Before(flow.Expires)
 	if g.token.Expired && (flow.Token != g.token.Hash || over) {
@@ -353,6 +356,9 @@ func (b *Broker) openFlow(ctx context.Context, id string) (Flow, Provider, Vendo
 	if err != nil || provider.Identity != flow.Identity {
 		return flow, provider, Vendor{}, ending(EndFailed, "the provider was changed", "its provider was changed or deleted")
 	}
+	if err := flow.stillAllowed(provider); err != nil {
+		return flow, provider, Vendor{}, err
+	}
 	vendor, ok := b.catalogue.Vendor(provider.Vendor)
 	if !ok {
 		return flow, provider, vendor, fault.New(fault.Unavailable, "vendor %s is not in this server's catalogue", provider.Vendor)
@@ -370,5 +376,6 @@ func (f Flow) facts(outcome, why string) access.Facts {
 	return access.Facts{
 		Workload: f.WorkloadName, WorkloadUID: f.Workload, UserRef: f.User, Asserted: f.UserKind == string(identity.UIDUser),
 		Provider: f.ProviderName, Flow: FlowUserFederation, Scopes: f.Scopes, Connection: f.Connection, Outcome: outcome, Detail: why,
+		Unrecorded: access.Unrecorded{Parameters: foldedAll(nil, f.SentNames)},
 	}
 }

@@ -74,14 +74,45 @@ func (r *Request) spelled() []string {
 // checkWidening refuses parameters that can widen the token past what policies and ceilings list as scopes, unless the
 // provider's setting names them (threat M04). The vendor's own parameter for scopes is one of the scopes.
 func (r *Request) checkWidening(p Provider) error {
+	name, ok := p.notAllowed(slices.Sorted(maps.Keys(r.CustomParameters)))
+	if ok {
+		return nil
+	}
+	return fault.Field("customParameters", "the parameter %s can widen a token beyond its scopes, and provider %s does not allow it: "+
+		"an administrator can, with tabard provider update %s --allow-parameter %s, or the tag %s", name, p.Name, p.Name, name, identity.TagAllowed)
+}
+
+// notAllowed returns the first of the parameters that can widen a token and that the provider's setting does not name; ok if
+// there is none.
+func (p Provider) notAllowed(names []string) (name string, ok bool) {
 	allowed := strings.Fields(p.Tags[identity.TagAllowed])
-	for _, name := range slices.Sorted(maps.Keys(r.CustomParameters)) {
+	for _, name := range names {
 		if widens(name) && !slices.ContainsFunc(allowed, func(a string) bool { return folded(a) == folded(name) }) {
-			return fault.Field("customParameters", "the parameter %s can widen a token beyond its scopes, and provider %s does not allow it: "+
-				"an administrator can, with the tag %s on the provider, which names such parameters with spaces between", name, p.Name, identity.TagAllowed)
+			return name, false
 		}
 	}
-	return nil
+	return "", true
+}
+
+// stillAllowed refuses what is left of a session, if the provider allows one of its parameters no more (threat M04).
+func (f Flow) stillAllowed(p Provider) error {
+	name, ok := p.notAllowed(f.SentNames)
+	if ok {
+		return nil
+	}
+	return ending(EndFailed, "the provider's settings were changed", "it was opened with the parameter %s, which provider %s does not allow "+
+		"any more: ask for the token without it, or have an administrator allow it (tabard provider update %s --allow-parameter %s)",
+		name, p.Name, p.Name, name)
+}
+
+// foldedAll is folded of each name that names does not have yet, behind names.
+func foldedAll(names, more []string) []string {
+	for _, name := range more {
+		if one := folded(name); !slices.Contains(names, one) {
+			names = append(names, one)
+		}
+	}
+	return names
 }
 
 // naming returns the names of the custom parameters that decide which token comes, in order: all but those that only

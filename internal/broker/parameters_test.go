@@ -234,6 +234,82 @@ func TestM04_PollsAreDecidedWithTheSessionsParameters(t *testing.T) {
 	must(t, err)
 }
 
+// M04: the parameters of a poll are all that its session was opened with, also those that only present. Sealed values go when
+// the session is redeemed or overtaken, and the names stay.
+func TestM04_PollsAreDecidedWithWhatOnlyPresents(t *testing.T) {
+	w := newWorld(t)
+	on := false
+	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "dis_play", &on}})
+	t.Cleanup(guard.Close)
+	w.createProvider("shown", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagPresentation: "Dis.play"} })
+	c := w.config
+	c.Guard = guard
+	b, err := broker.New(c)
+	must(t, err)
+	wat := w.wat(w.agentA, "alice")
+	shown := []func(*broker.Request){at("shown"), with("Dis.play", "page", "prompt", "login")}
+	overtaken := w.pending(w.agentA, ask(wat, shown...))
+	redeemed := w.pending(w.agentA, ask(wat, shown...))
+	w.hold(redeemed.Session)
+	must(t, w.complete(w.appA, redeemed.Session, "alice"))
+	waiting := w.pending(w.agentA, ask(wat, append(shown, force)...))
+	plain := w.pending(w.agentA, ask(wat, at("shown"), force))
+	poll := func(s string) error {
+		_, err := b.Token(t.Context(), w.agentA, ask(wat, at("shown"), session(s)))
+		return err
+	}
+	on = true
+	for name, s := range map[string]string{"overtaken": overtaken.Session, "redeemed": redeemed.Session, "open": waiting.Session} {
+		wantCode(t, name, poll(s), fault.Denied)
+	}
+	must(t, poll(plain.Session))
+	on = false
+	for _, s := range []string{overtaken.Session, redeemed.Session, waiting.Session} {
+		must(t, poll(s))
+	}
+}
+
+// M04: a name that is taken off the allowed ones ends what sessions with it can still do: polls, the browser's steps, and the
+// redemption of a code that is held.
+func TestM04_ANameThatIsAllowedNoMoreEndsItsSessions(t *testing.T) {
+	w := newWorld(t)
+	p := w.createProvider("wide", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagAllowed: "claims user_scope"} })
+	wat := w.wat(w.agentA, "alice")
+	claims := []func(*broker.Request){at("wide"), with("claims", "{}")}
+	redeemed := w.pending(w.agentA, ask(wat, claims...))
+	w.hold(redeemed.Session)
+	must(t, w.complete(w.appA, redeemed.Session, "alice"))
+	open := w.pending(w.agentA, ask(wat, append(claims, force)...))
+	visited := w.pending(w.agentA, ask(wat, append(claims, force)...))
+	answer := w.visit(visited.Session)
+	held := w.pending(w.agentA, ask(wat, append(claims, force)...))
+	w.hold(held.Session)
+	other := w.pending(w.agentA, ask(wat, at("wide"), with("user_scope", "x")))
+	must(t, w.Tag(t.Context(), w.admin, p.ARN("us-east-1"), map[string]string{identity.TagAllowed: "user_scope"}))
+	redemptions := w.grants("authorization_code")
+	for name, s := range map[string]string{"redeemed": redeemed.Session, "open": open.Session, "visited": visited.Session, "held": held.Session} {
+		out, err := w.Token(t.Context(), w.agentA, ask(wat, at("wide"), session(s)))
+		wantError(t, name, err, fault.Denied, "claims")
+		wantError(t, name, err, fault.Denied, "tabard provider update wide --allow-parameter claims")
+		if !out.AccessToken.IsZero() {
+			t.Errorf("%s: a token comes with the refusal", name)
+		}
+	}
+	if w.refused("parameter-not-allowed") != 4 {
+		t.Errorf("%d refusals are recorded, want 4", w.refused("parameter-not-allowed"))
+	}
+	_, err := w.Authorize(t.Context(), open.Session)
+	wantEnding(t, "the link", err, broker.EndFailed)
+	_, err = w.Callback(t.Context(), answer)
+	wantEnding(t, "the provider's answer", err, broker.EndFailed)
+	wantEnding(t, "the completion", w.complete(w.appA, held.Session, "alice"), broker.EndFailed)
+	if n := w.grants("authorization_code"); n != redemptions {
+		t.Errorf("%d codes were redeemed", n-redemptions)
+	}
+	w.pending(w.agentA, ask(wat, at("wide"), session(other.Session)))
+	w.hold(other.Session)
+}
+
 // M05: parameters make at most 20 connections of an agent and user to one provider, open sessions included.
 func TestM05_AtMostTwentyConnections(t *testing.T) {
 	w := newWorld(t)

@@ -188,6 +188,7 @@ type Flow struct {
 	Resource     string // as the connection's, and the next two
 	Parameters   string
 	ParamNames   []string
+	SentNames    []string // of all custom parameters, in order
 	Audiences    []string
 	Scopes       []string // to ask the provider for
 	Requested    []string // what the caller asked for: what the poll must be served with

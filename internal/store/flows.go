@@ -17,7 +17,7 @@ const (
 	flowColumns = `id, account, workload, workload_name, generation, token, user_ref, user_kind, provider, provider_name, identity,
 	resources, audiences, scopes, requested, return_url, session, custom_state, custom_params, code, verifier, state, reason, fence,
 	lease_until, connection, created, expires, force, upstream, resource, parameters,
-	parameter_names`
+	parameter_names, sent_names`
 	visitColumns = `state, flow, cookie, verifier, issuer, iss_sent, spent, created`
 
 	// eraseFlow removes what is sealed in a flow.
@@ -27,19 +27,19 @@ const (
 )
 
 func scanFlow(s scanner) (f broker.Flow, err error) {
-	var resources, audiences, scopes, requested, names string
+	var resources, audiences, scopes, requested, names, sent string
 	var lease, created, expires int64
 	err = s.Scan(&f.ID, (*string)(&f.Account), &f.Workload, &f.WorkloadName, &f.Generation, &f.Token, &f.User, &f.UserKind,
 		&f.Provider, &f.ProviderName, &f.Identity, &resources, &audiences, &scopes, &requested, &f.ReturnURL,
 		(*[]byte)(&f.Session), (*[]byte)(&f.CustomState), (*[]byte)(&f.CustomParams), (*[]byte)(&f.Code), (*[]byte)(&f.Verifier), (*string)(&f.State),
 		&f.Reason, &f.Fence, &lease, &f.Connection, &created, &expires, &f.Force, (*[]byte)(&f.Upstream), &f.Resource,
-		&f.Parameters, &names)
+		&f.Parameters, &names, &sent)
 	if err != nil {
 		return f, err
 	}
 	f.Resources, f.Audiences = decodeList[string](resources, &err), decodeList[string](audiences, &err)
 	f.Scopes, f.Requested = decodeList[string](scopes, &err), decodeList[string](requested, &err)
-	f.ParamNames = decodeList[string](names, &err)
+	f.ParamNames, f.SentNames = decodeList[string](names, &err), decodeList[string](sent, &err)
 	f.Session, f.Upstream = sealed(f.Session), sealed(f.Upstream)
 	f.CustomState, f.CustomParams, f.Code, f.Verifier = sealed(f.CustomState), sealed(f.CustomParams), sealed(f.Code), sealed(f.Verifier)
 	f.LeaseUntil, f.Created, f.Expires = fromMillis(lease), fromMillis(created), fromMillis(expires)
@@ -66,7 +66,7 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 		AND provider = $4 AND expires > $5 AND state IN ('created', 'code_held', 'redeeming')) AS n
 		WHERE NOT (resources = $6 AND audiences = $7 AND resource = $8 AND parameters = $9)`
 	const query = `INSERT INTO flows (` + flowColumns + `, visits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, 0)`
+		$15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, 0)`
 	quota, err := d.quota(ctx, f.Account, accounts.Connections)
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (d *DB) CreateFlow(ctx context.Context, f broker.Flow, max int) error {
 			f.Provider, f.ProviderName, f.Identity, encodeList(f.Resources), encodeList(f.Audiences), encodeList(f.Scopes),
 			encodeList(f.Requested), f.ReturnURL, blob(f.Session), blob(f.CustomState), blob(f.CustomParams), blob(f.Code), blob(f.Verifier),
 			string(f.State), f.Reason, f.Fence, millis(f.LeaseUntil), f.Connection, millis(f.Created), millis(f.Expires), flag(f.Force), blob(f.Upstream), f.Resource,
-			f.Parameters, encodeList(f.ParamNames))
+			f.Parameters, encodeList(f.ParamNames), encodeList(f.SentNames))
 		return unique(orphan(err, "credential provider %q does not exist", f.ProviderName), "the session exists already")
 	})
 }
