@@ -93,7 +93,12 @@ func (d *DB) EraseUser(ctx context.Context, account access.Account, ref string) 
 		`DELETE FROM users WHERE account = $1 AND ref = $2`,
 		`DELETE FROM user_assertions WHERE account = $1 AND user_ref = $2`,
 		`DELETE FROM lineages WHERE account = $1 AND user_ref = $2`,
+		// The key has the MAC of the parameters in it (ADR 20). Nothing is looked up by it any more: the row is for the trail.
+		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none}, parameters = '', parameter_names = '',
+			key = 'erased-' || id WHERE account = $1 AND user_ref = $2 AND state = 'revoked'`,
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none} WHERE account = $1 AND user_ref = $2`,
+		`UPDATE flows SET parameters = '', parameter_names = '', sent_names = '' WHERE account = $1 AND user_ref = $2
+			AND state IN ('redeemed', 'failed')`,
 	}
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
 		for _, query := range statements {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,5 +174,46 @@ func TestEraseUserRow(t *testing.T) {
 		if c := got[broker.Connection](t)(db.Connection(ctx, account, "k1")); len(c.Upstream)+len(c.Attributes) > 0 {
 			t.Error("the account at the provider is still there")
 		}
+	})
+}
+
+// M05: what the user's custom parameters left behind goes with the user: names, MACs, and the key that has the MAC in it. The
+// user may come back, and gets a connection of their own.
+func TestM05_ErasingAUserLeavesNoParameters(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		ctx := t.Context()
+		withProvider(t, db)
+		for _, u := range []string{"u1", "u2"} {
+			must(t, db.RememberUser(ctx, account, u, vault.Sealed("sealed"), at))
+			for _, parameters := range []string{"mac-a", "mac-b"} {
+				c := aConnection(account, "key-"+u+parameters, "prov1")
+				c.User, c.Parameters, c.State = u, parameters, broker.Revoked
+				must(t, db.SwapConnection(ctx, c, 0))
+				f := aFlow(account, "flow-"+u+parameters, "prov1")
+				f.User, f.Parameters, f.SentNames, f.State = u, parameters, []string{"hd", "prompt"}, broker.FlowFailed
+				must(t, db.CreateFlow(ctx, f, 50))
+			}
+		}
+		must(t, db.EraseUser(ctx, account, "u1"))
+		must(t, db.EraseUser(ctx, account, "u1"))
+		for _, c := range got[[]broker.ConnectionView](t)(db.ConnectionViews(ctx, account, broker.ConnectionFilter{}, "", 10)) {
+			if c.User == "u1" && (c.Parameters != "" || len(c.ParamNames) > 0 || strings.HasPrefix(c.Key, "key-")) {
+				t.Errorf("of the erased user is left: %q, %q under %q", c.Parameters, c.ParamNames, c.Key)
+			}
+			if c.User == "u2" && (c.Parameters == "" || len(c.ParamNames) == 0 || !strings.HasPrefix(c.Key, "key-")) {
+				t.Errorf("of another user went: %+v", c)
+			}
+		}
+		for _, id := range []string{"flow-u1mac-a", "flow-u1mac-b"} {
+			if f := got[broker.Flow](t)(db.FlowByID(ctx, id)); f.Parameters != "" || len(f.ParamNames)+len(f.SentNames) > 0 {
+				t.Errorf("of the erased user's session is left: %q, %q, %q", f.Parameters, f.ParamNames, f.SentNames)
+			}
+		}
+		if f := got[broker.Flow](t)(db.FlowByID(ctx, "flow-u2mac-a")); f.Parameters == "" || len(f.SentNames) != 2 {
+			t.Errorf("of another user's session went: %+v", f)
+		}
+		again := aConnection(account, "key-u1mac-a", "prov1")
+		again.ID, again.Parameters = "id-again", "mac-a"
+		must(t, db.SwapConnection(ctx, again, 0))
 	})
 }
