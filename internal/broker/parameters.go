@@ -35,26 +35,40 @@ func (b *Broker) tooMany(ctx context.Context, g grounds, c Connection, err error
 			"tabard connection list --provider %s, and revoke one with tabard connection revoke ID", g.workload.Name, MaxConnections, g.provider.Name, g.provider.Name))
 }
 
-// presentation reports whether the parameter, in exactly this spelling, changes how the user is asked and not what comes
-// of it, at every provider. What chooses an account, an organization or a kind of sign-in is none: login_hint, hd,
-// acr_values, organization and their like name the token.
-func presentation(name string) bool {
-	switch name {
-	case "prompt", "approval_prompt", "display", "ui_locales", "claims_locales", "access_type", "screen_hint", "show_dialog",
-		"force_verify", "allow_signup":
+// chooses reports whether the parameter, in whatever spelling, chooses an account, an organization or a kind of sign-in,
+// wherever it means something at all: whose token comes depends on it.
+func chooses(name string) bool {
+	switch bare(name) {
+	case "loginhint", "hd", "acrvalues", "organization":
 		return true
 	}
 	return false
 }
 
+// NoPresentation says why the parameter cannot be named as one that only changes how a user is asked, or "".
+func NoPresentation(name string) string {
+	switch {
+	case reserved(name):
+		return "the broker sets it"
+	case widens(name):
+		return "it can widen a token, so that it always names the token"
+	case chooses(name):
+		return "it chooses whose token comes, so that it always names the token"
+	}
+	return ""
+}
+
 // folded is the one spelling of a parameter's name. PHP reads a dot in a name as an underscore.
 func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name), ".", "_") }
+
+// bare is the name without what words are joined with.
+func bare(name string) string { return strings.NewReplacer("_", "", "-", "").Replace(folded(name)) }
 
 // widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were asked
 // for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
 // scopes under another name. Whatever has the word scope in its name is taken for such: vendors invent more of them.
 func widens(name string) bool {
-	switch plain := strings.NewReplacer("_", "", "-", "").Replace(folded(name)); plain {
+	switch plain := bare(name); plain {
 	case "authorizationdetails", "claims", "requestedtokentype", "permission", "permissions", "perms", "privileges", "configid":
 		return true
 	default:
@@ -85,7 +99,7 @@ func (r *Request) checkWidening(p Provider) error {
 // notAllowed returns the first of the parameters that can widen a token and that the provider's setting does not name; ok if
 // there is none.
 func (p Provider) notAllowed(names []string) (name string, ok bool) {
-	allowed := strings.Fields(p.Tags[identity.TagAllowed])
+	allowed := p.Allowed()
 	for _, name := range names {
 		if widens(name) && !slices.ContainsFunc(allowed, func(a string) bool { return folded(a) == folded(name) }) {
 			return name, false
@@ -116,12 +130,13 @@ func foldedAll(names, more []string) []string {
 }
 
 // naming returns the names of the custom parameters that decide which token comes, in order: all but those that only
-// present, and those that say what the vendor's default says anyway.
+// present, by the catalogue or the provider's setting, and those that say what the vendor's default says anyway. What can
+// widen a token, or chooses whose it is, always does.
 func (r *Request) naming(p Provider, v Vendor) []string {
-	own := strings.Fields(p.Tags[identity.TagPresentation])
+	own := p.Presentation()
 	var names []string
 	for name, value := range r.CustomParameters {
-		if widens(name) || !presentation(name) && !slices.Contains(own, name) {
+		if widens(name) || chooses(name) || !slices.Contains(v.Presentation, name) && !slices.Contains(own, name) {
 			if d, ok := v.AuthorizeParams[name]; !ok || r.Flow != FlowUserFederation || !value.Equal(secret.New(d)) {
 				names = append(names, name)
 			}

@@ -254,6 +254,7 @@ type Vendor struct {
 	AnswerSeparator string            // of scopes in answers, beside ScopeSeparator
 	ScopeAliases    map[string]string // alias → canonical scope
 	AuthorizeParams map[string]string // defaults for the authorization request, which custom parameters may change
+	Presentation    []string          // parameters that change how the user is asked and not what comes of it, in exactly this spelling
 	RefreshRotates  Rotation
 	Revocation      string       // where tokens are revoked: relative to the token endpoint, or https, where {client_id} stands for the client's; "" for nowhere
 	Revoke          RevokeRecipe // how, at Revocation

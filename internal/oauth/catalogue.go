@@ -17,6 +17,12 @@ import (
 //go:embed catalogue.json
 var catalogueJSON string
 
+// presentationJSON names the parameters of OpenID Connect (Core §3.1.2.1 and §5.2) that change how a user is asked and not what
+// comes of it. They are each vendor's; what one has beside them is in its entry.
+//
+//go:embed presentation.json
+var presentationJSON string
+
 // Catalogue implements broker.Catalogue with the vendors that this version knows. What a vendor does its own way is
 // data, in catalogue.json. It does not change after NewCatalogue.
 type Catalogue struct {
@@ -52,6 +58,7 @@ type row struct {
 	Resources             *resources        `json:"resources"`             // null: tokens are for no one resource
 	UserScopes            string            `json:"userScopes"`            // "": all scopes are the user's
 	AuthorizeParams       map[string]string `json:"authorizeParams"`       // none
+	Presentation          []string          `json:"presentation"`          // those of OpenID Connect only; here are more
 	TokenHeaders          map[string]string `json:"tokenHeaders"`          // none
 	JSONBody              bool              `json:"jsonBody"`              // false: a form
 	FormAnswer            bool              `json:"formAnswer"`            // false: answers are JSON
@@ -119,6 +126,10 @@ func parseCatalogue(data string) (*Catalogue, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("catalogue: text after the end")
 	}
+	var everywhere []string
+	if err := json.Unmarshal([]byte(presentationJSON), &everywhere); err != nil {
+		return nil, fmt.Errorf("catalogue: presentation: %w", err)
+	}
 	c := &Catalogue{verified: map[string]Verification{}}
 	for _, r := range rows {
 		if r.ScopeSeparator == "" {
@@ -134,7 +145,9 @@ func parseCatalogue(data string) (*Catalogue, error) {
 			return nil, fmt.Errorf("catalogue: %q occurs twice", r.Name)
 		}
 		c.verified[r.Name] = r.Verified
-		c.vendors = append(c.vendors, r.vendor())
+		v := r.vendor()
+		v.Presentation = append(slices.Clone(everywhere), v.Presentation...)
+		c.vendors = append(c.vendors, v)
 	}
 	return c, nil
 }
@@ -167,6 +180,7 @@ func own(v broker.Vendor) broker.Vendor {
 	}
 	v.ScopeAliases, v.AuthorizeParams, v.TokenHeaders = maps.Clone(v.ScopeAliases), maps.Clone(v.AuthorizeParams), maps.Clone(v.TokenHeaders)
 	v.GrantErrors, v.TokenTypes, v.Attributes = slices.Clone(v.GrantErrors), slices.Clone(v.TokenTypes), slices.Clone(v.Attributes)
+	v.Presentation = slices.Clone(v.Presentation)
 	v.Revoke.Dead, v.Notes, v.Sources = slices.Clone(v.Revoke.Dead), slices.Clone(v.Notes), slices.Clone(v.Sources)
 	return v
 }

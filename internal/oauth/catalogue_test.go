@@ -42,10 +42,20 @@ func TestCatalogue(t *testing.T) {
 	if _, ok := c.Vendor("googleoauth2"); ok {
 		t.Error("a name in another case was found")
 	}
+	for name, want := range map[string]string{
+		"OktaOauth2": "prompt display ui_locales claims_locales", "GoogleOauth2": "prompt display ui_locales claims_locales access_type approval_prompt",
+	} {
+		if v, _ := c.Vendor(name); strings.Join(v.Presentation, " ") != want {
+			t.Errorf("%s: what only presents is %q, want %q", name, v.Presentation, want)
+		}
+	}
 	google, _ := c.Vendor("GoogleOauth2")
+	google.Presentation[0] = "organization"
 	google.AuthorizeParams["prompt"] = "changed"
 	if again, _ := c.Vendor("GoogleOauth2"); again.AuthorizeParams["prompt"] != "consent" {
 		t.Error("the catalogue can be changed through an answer")
+	} else if again.Presentation[0] != "prompt" {
+		t.Error("what only presents can be changed through an answer")
 	}
 }
 
@@ -65,6 +75,11 @@ func TestCatalogueSchema(t *testing.T) {
 		`[{` + fixed + `,"tenant":true,"issuer":"https://x","authorizationEndpoint":"https://x/a","tokenEndpoint":"https://x/t"}]`: "tenant",
 		`[{` + fixed + `,"issuer":"https://{tenantId}","authorizationEndpoint":"https://x/a","tokenEndpoint":"https://x/t"}]`:      "go together",
 		`[{` + fixed + `,"authorizeParams":{"State":"x"}}]`:                                                                        "broker sets",
+		`[{` + fixed + `,"presentation":["State"]}]`:                                                                               "broker sets",
+		`[{` + fixed + `,"presentation":["user.scope"]}]`:                                                                          "widen a token",
+		`[{` + fixed + `,"presentation":["login-hint"]}]`:                                                                          "chooses whose token",
+		`[{` + fixed + `,"presentation":["a b"]}]`:                                                                                 "no name of a parameter",
+		`[{` + fixed + `,"presentation":["a"` + strings.Repeat(`,"a"`, 16) + `]}]`:                                                 "at most 16",
 	} {
 		if _, err := oauth.ParseCatalogue(body); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", body, err, want)

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -74,6 +75,14 @@ func (r row) checkRequest() error {
 		}
 		if !parameter.MatchString(name) || !plain(value) {
 			return fmt.Errorf("authorizeParams: %q", name)
+		}
+	}
+	if len(r.Presentation) > 16 {
+		return errors.New("at most 16 names in presentation")
+	}
+	for _, name := range r.Presentation {
+		if why := broker.NoPresentation(name); why != "" || !parameter.MatchString(name) {
+			return fmt.Errorf("presentation has %q: %s", name, cmp.Or(why, "no name of a parameter"))
 		}
 	}
 	if r.Scopes != "" && r.Scopes != noScopes {
@@ -202,6 +211,7 @@ func (r row) vendor() broker.Vendor {
 		AnswerSeparator:       r.AnswerSeparator,
 		ScopeAliases:          r.ScopeAliases,
 		AuthorizeParams:       r.AuthorizeParams,
+		Presentation:          r.Presentation,
 		RefreshRotates:        r.Rotation,
 		Revocation:            r.Revocation,
 		Revoke:                broker.RevokeRecipe(r.Revoke),
