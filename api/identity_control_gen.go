@@ -544,10 +544,12 @@ type CreateConsentPortalResponse struct {
 
 // CreateOauth2CredentialProviderRequest is the input of CreateOauth2CredentialProvider.
 type CreateOauth2CredentialProviderRequest struct {
-	Name                      string                       `json:"name"`                      // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required; [A-Za-z][A-Za-z0-9]{0,63}
-	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"` // required
-	Tags                      map[string]string            `json:"tags,omitzero"`             // 0..50 entries
+	Name                      string                       `json:"name"`                            // required; 1..128 characters [a-zA-Z0-9\-_]+
+	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`        // required; [A-Za-z][A-Za-z0-9]{0,63}
+	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"`       // required
+	Tags                      map[string]string            `json:"tags,omitzero"`                   // 0..50 entries
+	AllowedParameters         []string                     `json:"allowedParameters,omitzero"`      // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
+	PresentationParameters    []string                     `json:"presentationParameters,omitzero"` // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -572,6 +574,14 @@ func (v *CreateOauth2CredentialProviderRequest) Validate() []FieldError {
 		c.add("tags", checkSize(len(v.Tags), 0, 50))
 		eachEntry(&c, "tags", v.Tags, checkTagKey, checkTagValue)
 	}
+	if v.AllowedParameters != nil {
+		c.add("allowedParameters", checkSize(len(v.AllowedParameters), 0, 16))
+		eachString(&c, "allowedParameters", v.AllowedParameters, checkParameterName)
+	}
+	if v.PresentationParameters != nil {
+		c.add("presentationParameters", checkSize(len(v.PresentationParameters), 0, 16))
+		eachString(&c, "presentationParameters", v.PresentationParameters, checkParameterName)
+	}
 	return c
 }
 
@@ -585,6 +595,8 @@ type CreateOauth2CredentialProviderResponse struct {
 	CallbackURL                string                      `json:"callbackUrl,omitempty"`
 	Oauth2ProviderConfigOutput *Oauth2ProviderConfigOutput `json:"oauth2ProviderConfigOutput,omitempty"`
 	Status                     Status                      `json:"status,omitempty"`
+	AllowedParameters          []string                    `json:"allowedParameters,omitzero"`      // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
+	PresentationParameters     []string                    `json:"presentationParameters,omitzero"` // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 }
 
 // CreatePaymentCredentialProviderRequest is the input of CreatePaymentCredentialProvider.
@@ -1155,6 +1167,8 @@ type GetOauth2CredentialProviderResponse struct {
 	LastUpdatedTime            Timestamp                    `json:"lastUpdatedTime"`            // required
 	Status                     Status                       `json:"status,omitempty"`
 	FailureReason              string                       `json:"failureReason,omitempty"`
+	AllowedParameters          []string                     `json:"allowedParameters,omitzero"`      // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
+	PresentationParameters     []string                     `json:"presentationParameters,omitzero"` // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 }
 
 // GetPaymentCredentialProviderRequest is the input of GetPaymentCredentialProvider.
@@ -1929,6 +1943,22 @@ func checkOnBehalfOfTokenExchangeGrantTypeType(s string) string {
 		return ""
 	}
 	return oneOf("TOKEN_EXCHANGE", "JWT_AUTHORIZATION_GRANT")
+}
+
+func checkParameterName(s string) string {
+	if m := checkLength(s, 1, 64); m != "" {
+		return m
+	}
+	p := pattern{
+		source: "[a-zA-Z0-9_.-]+",
+		class: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00" +
+			"\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x01\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00",
+		other:  0,
+		width:  2,
+		next:   "\x00\x00\x00\x02\x00\x02",
+		accept: "\x00\x00\x01",
+	}
+	return p.check(s)
 }
 
 // PaymentCredentialProviderItem is a structure of the model.
@@ -2770,9 +2800,11 @@ type UpdateConsentPortalResponse struct {
 
 // UpdateOauth2CredentialProviderRequest is the input of UpdateOauth2CredentialProvider.
 type UpdateOauth2CredentialProviderRequest struct {
-	Name                      string                       `json:"name"`                      // required; 1..128 characters [a-zA-Z0-9\-_]+
-	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`  // required; [A-Za-z][A-Za-z0-9]{0,63}
-	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"` // required
+	Name                      string                       `json:"name"`                            // required; 1..128 characters [a-zA-Z0-9\-_]+
+	CredentialProviderVendor  CredentialProviderVendorType `json:"credentialProviderVendor"`        // required; [A-Za-z][A-Za-z0-9]{0,63}
+	Oauth2ProviderConfigInput *Oauth2ProviderConfigInput   `json:"oauth2ProviderConfigInput"`       // required
+	AllowedParameters         []string                     `json:"allowedParameters,omitzero"`      // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
+	PresentationParameters    []string                     `json:"presentationParameters,omitzero"` // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 }
 
 // Validate returns what breaks the model's constraints, nil where nothing does.
@@ -2793,6 +2825,14 @@ func (v *UpdateOauth2CredentialProviderRequest) Validate() []FieldError {
 	} else {
 		c.sub("oauth2ProviderConfigInput", v.Oauth2ProviderConfigInput.Validate())
 	}
+	if v.AllowedParameters != nil {
+		c.add("allowedParameters", checkSize(len(v.AllowedParameters), 0, 16))
+		eachString(&c, "allowedParameters", v.AllowedParameters, checkParameterName)
+	}
+	if v.PresentationParameters != nil {
+		c.add("presentationParameters", checkSize(len(v.PresentationParameters), 0, 16))
+		eachString(&c, "presentationParameters", v.PresentationParameters, checkParameterName)
+	}
 	return c
 }
 
@@ -2809,6 +2849,8 @@ type UpdateOauth2CredentialProviderResponse struct {
 	CreatedTime                Timestamp                    `json:"createdTime"`                // required
 	LastUpdatedTime            Timestamp                    `json:"lastUpdatedTime"`            // required
 	Status                     Status                       `json:"status,omitempty"`
+	AllowedParameters          []string                     `json:"allowedParameters,omitzero"`      // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
+	PresentationParameters     []string                     `json:"presentationParameters,omitzero"` // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 }
 
 // UpdatePaymentCredentialProviderRequest is the input of UpdatePaymentCredentialProvider.

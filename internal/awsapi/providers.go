@@ -15,7 +15,7 @@ func (s *server) providerRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		spec.Tags = q.Tags
+		spec.Tags, spec.Allowed, spec.Presentation = q.Tags, q.AllowedParameters, q.PresentationParameters
 		p, err := s.Broker.CreateProvider(ctx, c, spec)
 		if err != nil {
 			return nil, err
@@ -23,6 +23,7 @@ func (s *server) providerRoutes() {
 		return &api.CreateOauth2CredentialProviderResponse{
 			ClientSecretARN: s.secretOf(p), ClientSecretSource: api.SecretSourceTypeManaged, Name: p.Name, CredentialProviderARN: p.ARN(s.Region),
 			CallbackURL: s.Broker.CallbackURL(p), Oauth2ProviderConfigOutput: configOf(p, spec.Member), Status: api.StatusReady,
+			AllowedParameters: p.Allowed(), PresentationParameters: p.Presentation(),
 		}, nil
 	})
 	route(s, api.OpGetOauth2CredentialProvider, func(ctx context.Context, c access.Caller, q *api.GetOauth2CredentialProviderRequest) (*api.GetOauth2CredentialProviderResponse, error) {
@@ -34,6 +35,7 @@ func (s *server) providerRoutes() {
 			ClientSecretARN: s.secretOf(p), ClientSecretSource: api.SecretSourceTypeManaged, Name: p.Name, CredentialProviderARN: p.ARN(s.Region),
 			CredentialProviderVendor: api.CredentialProviderVendorType(p.Vendor), CallbackURL: s.Broker.CallbackURL(p),
 			Oauth2ProviderConfigOutput: configOf(p, s.Broker.ConfigMember(p)), CreatedTime: api.At(p.Created), LastUpdatedTime: api.At(p.Updated), Status: api.StatusReady,
+			AllowedParameters: p.Allowed(), PresentationParameters: p.Presentation(),
 		}, nil
 	})
 	route(s, api.OpUpdateOauth2CredentialProvider, func(ctx context.Context, c access.Caller, q *api.UpdateOauth2CredentialProviderRequest) (*api.UpdateOauth2CredentialProviderResponse, error) {
@@ -41,6 +43,7 @@ func (s *server) providerRoutes() {
 		if err != nil {
 			return nil, err
 		}
+		spec.Allowed, spec.Presentation = q.AllowedParameters, q.PresentationParameters
 		p, err := s.Broker.UpdateProvider(ctx, c, spec)
 		if err != nil {
 			return nil, err
@@ -49,6 +52,7 @@ func (s *server) providerRoutes() {
 			ClientSecretARN: s.secretOf(p), ClientSecretSource: api.SecretSourceTypeManaged, Name: p.Name, CredentialProviderARN: p.ARN(s.Region),
 			CredentialProviderVendor: api.CredentialProviderVendorType(p.Vendor), CallbackURL: s.Broker.CallbackURL(p),
 			Oauth2ProviderConfigOutput: configOf(p, spec.Member), CreatedTime: api.At(p.Created), LastUpdatedTime: api.At(p.Updated), Status: api.StatusReady,
+			AllowedParameters: p.Allowed(), PresentationParameters: p.Presentation(),
 		}, nil
 	})
 	route(s, api.OpListOauth2CredentialProviders, func(ctx context.Context, c access.Caller, q *api.ListOauth2CredentialProvidersRequest) (*api.ListOauth2CredentialProvidersResponse, error) {

@@ -192,6 +192,9 @@ func (v vendors) Vendor(name string) (broker.Vendor, bool) {
 	case "SteadyOauth2":
 		custom.RefreshRotates = broker.RotationNone
 		return custom, true
+	case "ShownOauth2":
+		custom.Presentation = append(custom.Presentation, "color")
+		return custom, true
 	case "DefaultOauth2":
 		custom.AuthorizeParams = map[string]string{"token_access_type": "offline"}
 		return custom, true

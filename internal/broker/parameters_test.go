@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,9 +70,10 @@ func TestM05_CustomParametersNameTheToken(t *testing.T) {
 // M05: what the provider's settings name as presentation, and the vendor's default in its own words, are no other token.
 func TestM05_PresentationAndDefaultsAreNoNames(t *testing.T) {
 	w := newWorld(t)
-	w.createProvider("labels", "DefaultOauth2", func(s *broker.ProviderSpec) {
-		s.Tags = map[string]string{identity.TagPresentation: "label owner claims", identity.TagAllowed: "claims"}
+	labels := w.createProvider("labels", "DefaultOauth2", func(s *broker.ProviderSpec) {
+		s.Presentation, s.Allowed = []string{"label", "owner"}, []string{"claims"}
 	})
+	w.tagInStore(labels, identity.TagPresentation, "label owner claims organization")
 	none := w.consent("alice", at("labels"))
 	wat := w.wat(w.agentA, "alice")
 	for _, c := range [][]string{{"label", "x"}, {"label", "y", "owner", "z", "prompt", "login"}, {"token_access_type", "offline"}} {
@@ -82,7 +84,17 @@ func TestM05_PresentationAndDefaultsAreNoNames(t *testing.T) {
 	w.pending(w.agentA, ask(wat, at("labels"), with("Label", "x")))
 	w.pending(w.agentA, ask(wat, at("labels"), with("token_access_type", "online")))
 	w.pending(w.agentA, ask(wat, at("labels"), with("claims", "{}")))
+	w.pending(w.agentA, ask(wat, at("labels"), with("organization", "a")))
 	w.pending(w.agentA, ask(wat, with("label", "x")))
+}
+
+// tagInStore sets a tag as nobody can who asks for it.
+func (w *world) tagInStore(p broker.Provider, key, value string) {
+	w.t.Helper()
+	old := p.Version
+	p.Tags, p.Version = maps.Clone(p.Tags), old+1
+	p.Tags[key] = value
+	must(w.t, w.db.SwapProvider(w.t.Context(), p, old))
 }
 
 // M05: a session that is polled, a refresh, a report, and a transfer stay with the parameters that the connection is of.
@@ -132,7 +144,7 @@ func TestM04_WideningParametersAreRefused(t *testing.T) {
 		})
 	w.createProvider("narrow", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}),
 		func(s *broker.ProviderSpec) {
-			s.Tags = map[string]string{identity.TagAllowed: "organization", identity.TagPresentation: "claims optional_scope"}
+			s.Tags = map[string]string{identity.TagAllowed: "organization"}
 		})
 	wat := w.wat(w.agentA, "alice")
 	for _, name := range []string{

@@ -38,6 +38,9 @@ type ProviderSpec struct {
 	Tenant                string      // for a vendor whose endpoints name one; "" for the vendor's default
 
 	Tags map[string]string // at creation
+
+	// Names of custom parameters, as Provider.Allowed and Provider.Presentation have them; nil leaves what is.
+	Allowed, Presentation []string
 }
 
 // TagAssurance on a provider with the value "verified" refuses users that were only asserted.
@@ -64,11 +67,14 @@ func (b *Broker) CreateProvider(ctx context.Context, caller access.Caller, s Pro
 	if err := b.guard.Permit(ctx, caller, access.CreateOauth2CredentialProvider, access.Facts{Provider: s.Name, Resource: p.ARN(b.region)}); err != nil {
 		return Provider{}, err
 	}
-	if err := identity.CheckTags(s.Tags); err != nil {
+	if err := checkProviderTags(s.Tags); err != nil {
 		return Provider{}, err
 	}
-	p, err := b.describe(p, s)
+	tags, err := settled(s.Tags, s)
 	if err != nil {
+		return Provider{}, err
+	}
+	if p, err = b.describe(p, s); err != nil {
 		return Provider{}, err
 	}
 	if err := requireSecret(p, s); err != nil {
@@ -77,7 +83,7 @@ func (b *Broker) CreateProvider(ctx context.Context, caller access.Caller, s Pro
 	p.UID = "cp_" + random(15)
 	p.CallbackID = uuidV5(p.ARN(b.region))
 	p.SecretID = secretSuffix()
-	p.Tags = s.Tags
+	p.Tags = tags
 	p.Version = 1
 	p.Created = b.now()
 	p.Updated = p.Created
@@ -135,6 +141,9 @@ func (b *Broker) UpdateProvider(ctx context.Context, caller access.Caller, s Pro
 	}
 	p, err := b.describe(old, s)
 	if err != nil {
+		return Provider{}, err
+	}
+	if p.Tags, err = settled(old.Tags, s); err != nil {
 		return Provider{}, err
 	}
 	changed := p.Identity != old.Identity

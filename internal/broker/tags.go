@@ -74,6 +74,11 @@ func (b *Broker) Tag(ctx context.Context, caller access.Caller, arn string, add 
 	if err := b.permitTags(ctx, caller, access.TagResource, arn, r); err != nil {
 		return err
 	}
+	if r.kind == oauthResource {
+		if err := checkProviderTags(add); err != nil {
+			return err
+		}
+	}
 	return b.retag(ctx, caller.Account, arn, r, func(old map[string]string) (map[string]string, error) { return identity.AddTags(old, add) })
 }
 
