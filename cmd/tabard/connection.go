@@ -36,6 +36,7 @@ func connectionColumns() []column[api.Connection] {
 			return plain
 		}},
 		{name: "SCOPES", text: func(c row) string { return list(c.GrantedScopes) }},
+		{name: "RESOURCE", text: func(c row) string { return cmp.Or(c.Resource, "-") }},
 		{name: "PARAMETERS", text: func(c row) string { return cmp.Or(list(c.Parameters), "-") }},
 		{name: "EXPIRES", text: func(c row) string { return when(c.ExpiresAt) }},
 		{name: "UPDATED", text: func(c row) string { return when(c.LastUpdatedTime) }},
@@ -63,7 +64,8 @@ func connectionList(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the connections", Args: exactly(),
 		Long: "Lists the connections, all or those that each given flag selects. A user is named as the tokens name them: by an id that an\n" +
-			"application asserts, or by issuer and subject.",
+			"application asserts, or by issuer and subject. An agent has several for one user and provider if they are for several\n" +
+			"resources, or were asked for with other custom parameters: RESOURCE and PARAMETERS say so.",
 		Example: examples(
 			"tabard connection list --workload calendar-agent", "of one agent",
 			"tabard connection list --user-issuer https://login.example.com --user-subject 8c1f", "of one user",

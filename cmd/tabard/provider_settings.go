@@ -48,6 +48,8 @@ type providerFlags struct {
 	providerSettings
 	method string
 	key    hidden
+
+	allowed, presentation []string // names of custom parameters that are added
 }
 
 func (p *providerFlags) add(cmd *cobra.Command, t terminal) {
@@ -61,7 +63,25 @@ func (p *providerFlags) add(cmd *cobra.Command, t terminal) {
 	flags.StringVar(&p.tokenEndpoint, "token-endpoint", "", "`URL` where tokens are given out")
 	flags.StringVar(&p.method, "auth-method", "", "CustomOauth2: how the client proves who it is, `basic|post|private-key-jwt|id-token-jwt`; the last two have no secret, but a key that the server makes for the provider, or the server's own as an issuer that the provider trusts (default basic)")
 	flags.StringVar(&p.tenant, "tenant-id", "", "MicrosoftOauth2: `id` of the tenant")
+	flags.StringArrayVar(&p.allowed, "allow-parameter", nil, "`name` of a custom parameter that agents may send although it can widen a token, such as claims; may be given again")
+	flags.StringArrayVar(&p.presentation, "presentation-parameter", nil, "`name` of a custom parameter that only changes how a user is asked, so that it makes no connection of its own; may be given again")
+	complete(cmd, "allow-parameter", cobra.NoFileCompletions)
+	complete(cmd, "presentation-parameter", cobra.NoFileCompletions)
 	complete(cmd, "auth-method", oneOf(slices.Sorted(maps.Keys(authMethods()))...))
+}
+
+// changed is a list of names with those in add and without those in drop, or nil if that changes nothing.
+func changed(names, add, drop []string) []string {
+	out := []string{}
+	for _, name := range append(slices.Clone(names), add...) {
+		if !slices.Contains(out, name) && !slices.Contains(drop, name) {
+			out = append(out, name)
+		}
+	}
+	if slices.Equal(out, names) {
+		return nil
+	}
+	return out
 }
 
 // bySigning reports whether --auth-method is one of these, which have no secret.
@@ -212,7 +232,8 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 		Example: examples(
 			"tabard provider create google-calendar --vendor GoogleOauth2 --client-id 123.apps.googleusercontent.com", "asks for the client secret",
 			"tabard provider create tracker --vendor CustomOauth2 --client-id tabard --client-secret-file secret --discovery-url https://tracker.example.com/.well-known/openid-configuration", "any provider that has metadata",
-			"pass show okta | tabard provider create okta --vendor OktaOauth2 --client-id 0oa --client-secret-file - --issuer https://dev.okta.com --authorization-endpoint https://dev.okta.com/oauth2/v1/authorize --token-endpoint https://dev.okta.com/oauth2/v1/token", "a vendor whose endpoints are yours"),
+			"pass show okta | tabard provider create okta --vendor OktaOauth2 --client-id 0oa --client-secret-file - --issuer https://dev.okta.com --authorization-endpoint https://dev.okta.com/oauth2/v1/authorize --token-endpoint https://dev.okta.com/oauth2/v1/token", "a vendor whose endpoints are yours",
+			"tabard provider create bank --vendor CustomOauth2 --client-id tabard --client-secret-file secret --discovery-url https://bank.example.com/.well-known/openid-configuration --allow-parameter authorization_details", "agents may ask for more than scopes say"),
 	}
 	var p providerFlags
 	p.add(cmd, t)
@@ -225,7 +246,8 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 		if p.vendor == "" || p.clientID == "" && !p.bySigning("id-token-jwt") {
 			return answer{}, usage("usage: tabard provider create NAME --vendor GoogleOauth2 --client-id ID", "a provider needs --vendor and --client-id")
 		}
-		q := api.CreateOauth2CredentialProviderRequest{Name: args[0], CredentialProviderVendor: api.CredentialProviderVendorType(p.vendor)}
+		q := api.CreateOauth2CredentialProviderRequest{Name: args[0], CredentialProviderVendor: api.CredentialProviderVendorType(p.vendor),
+			AllowedParameters: p.allowed, PresentationParameters: p.presentation}
 		err := p.check()
 		if err == nil {
 			q.Tags, err = parseTags(tags)
@@ -253,13 +275,18 @@ func providerUpdate(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "update NAME", Short: "Change a credential provider", Args: onlyName, ValidArgsFunction: providerNames(f),
 		Long: "Changes what is given and leaves the rest. The client secret stays where none is given, unless the client or the endpoints\n" +
-			"change: then it is needed again, and users have to consent again.",
+			"change: then it is needed again, and users have to consent again. Names of parameters are added to those that there are;\n" +
+			"open consent sessions that use a dropped one end.",
 		Example: examples(
 			"tabard provider update google-calendar --client-secret-file secret", "a new client secret; users notice nothing",
-			"tabard provider update tracker --discovery-url https://new.example.com/.well-known/openid-configuration --client-secret-file secret", "the provider moved"),
+			"tabard provider update tracker --discovery-url https://new.example.com/.well-known/openid-configuration --client-secret-file secret", "the provider moved",
+			"tabard provider update bank --allow-parameter claims --drop-parameter authorization_details", "other parameters that agents may widen a token with"),
 	}
 	var p providerFlags
 	p.add(cmd, t)
+	var drop []string
+	cmd.Flags().StringArrayVar(&drop, "drop-parameter", nil, "`name` of a custom parameter that neither of those two settings names any more; may be given again")
+	complete(cmd, "drop-parameter", cobra.NoFileCompletions)
 	var made answer
 	answering(cmd, t, f, func(ctx context.Context, c *client, args []string) (answer, error) {
 		now, err := getProvider(ctx, c, args[0])
@@ -285,7 +312,9 @@ func providerUpdate(t terminal, f *finder) *cobra.Command {
 			}
 		}
 		made, err = call[answer](ctx, c, api.OpUpdateOauth2CredentialProvider, api.UpdateOauth2CredentialProviderRequest{
-			Name: args[0], CredentialProviderVendor: now.CredentialProviderVendor, Oauth2ProviderConfigInput: p.input()})
+			Name: args[0], CredentialProviderVendor: now.CredentialProviderVendor, Oauth2ProviderConfigInput: p.input(),
+			AllowedParameters:      changed(now.AllowedParameters, p.allowed, drop),
+			PresentationParameters: changed(now.PresentationParameters, p.presentation, drop)})
 		return made, err
 	}, providerColumns(func(a answer) providerRow {
 		return providerRow{a.Name, string(a.CredentialProviderVendor), a.CallbackURL, a.Oauth2ProviderConfigOutput}

@@ -13,7 +13,9 @@ import (
 )
 
 func newTag(t terminal) *cobra.Command {
-	cmd := group("tag", "Tags of workload identities, providers and API keys", "Tags are names and values for people and reports. They are no secret, and no rule looks at them.")
+	cmd := group("tag", "Tags of workload identities, providers and API keys", `
+Tags are names and values for people and reports. They are no secret. No rule looks at them, but at those that begin with
+tabard: (such as tabard:assurance).`)
 	cmd.Example = examples(
 		"tabard tag add arn:aws:bedrock-agentcore:us-east-1:000000000000:workload-identity-directory/default/workload-identity/calendar-agent team=web",
 		"by the ARN that tabard workload get shows")
