@@ -19,6 +19,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
+	"github.com/tabard-id/tabard/internal/e2e/peer"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/kms"
@@ -70,6 +71,16 @@ type world struct {
 	root, admin, agentA, agentB, appA, appB access.Caller
 }
 
+// onPostgres ends the names of tests whose worlds are on PostgreSQL.
+const onPostgres = "/postgres"
+
+// engines runs the test on SQLite and on PostgreSQL. Its worlds are of its own t.
+func engines(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Run("sqlite", test)
+	t.Run(strings.TrimPrefix(onPostgres, "/"), test)
+}
+
 // newWorld has the workload identities agent-a and agent-b, each with a principal and an app of its own, and the
 // provider "cal", which rotates refresh tokens.
 func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
@@ -77,7 +88,12 @@ func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
 	w := &world{t: t, clock: &clock{at: time.Now().Truncate(time.Second)}, provider: oauthtest.New(t)}
 	var err error
 	w.dir = t.TempDir()
-	w.db, err = store.Open(t.Context(), store.Config{SQLitePath: database.In(t, w.dir)})
+	at := store.Config{SQLitePath: database.In(t, w.dir)}
+	if strings.HasSuffix(t.Name(), onPostgres) {
+		url := peer.Postgres(t)
+		at = store.Config{PostgresURL: func() string { return url }}
+	}
+	w.db, err = store.Open(t.Context(), at)
 	must(t, err)
 	t.Cleanup(func() { must(t, w.db.Close()) })
 	w.store = &shaky{Store: w.db, before: map[string]func() error{}, after: map[string]func() error{}}

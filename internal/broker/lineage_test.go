@@ -100,28 +100,30 @@ func TestM05_LessThanAsked(t *testing.T) {
 
 // Revoking one leaves the refresh token to the other, names it, and is not undone by it; the last one ends it upstream.
 func TestM05_RevokingSiblings(t *testing.T) {
-	w, mail, x := siblings(t)
-	out, err := w.RevokeConnection(t.Context(), w.admin, x.Connection, false)
-	must(t, err)
-	if out.Upstream != broker.RevocationSkipped || !strings.Contains(out.Detail, mail.Connection) {
-		t.Errorf("got %s, %q; want what else lives on the refresh token", out.Upstream, out.Detail)
-	}
-	if !w.recorded(access.RevokeConnection, "revoked", mail.Connection) {
-		t.Error("the trail does not name what lives on")
-	}
-	w.asked("api://x/read")
-	w.clock.add(2 * time.Hour)
-	w.served(graph, "Mail.Read")
-	lineage := w.connection(mail.Connection).Lineage
-	out, err = w.RevokeConnection(t.Context(), w.admin, mail.Connection, false)
-	must(t, err)
-	if out.Upstream != broker.RevocationUnsupported {
-		t.Errorf("the last one: got %s %q", out.Upstream, out.Detail)
-	}
-	_, err = w.db.Lineage(t.Context(), account, lineage)
-	wantCode(t, "the refresh token of nobody", err, fault.NotFound)
-	w.asked("Mail.Read")
-	w.asked("api://z/read")
+	engines(t, func(t *testing.T) {
+		w, mail, x := siblings(t)
+		out, err := w.RevokeConnection(t.Context(), w.admin, x.Connection, false)
+		must(t, err)
+		if out.Upstream != broker.RevocationSkipped || !strings.Contains(out.Detail, mail.Connection) {
+			t.Errorf("got %s, %q; want what else lives on the refresh token", out.Upstream, out.Detail)
+		}
+		if !w.recorded(access.RevokeConnection, "revoked", mail.Connection) {
+			t.Error("the trail does not name what lives on")
+		}
+		w.asked("api://x/read")
+		w.clock.add(2 * time.Hour)
+		w.served(graph, "Mail.Read")
+		lineage := w.connection(mail.Connection).Lineage
+		out, err = w.RevokeConnection(t.Context(), w.admin, mail.Connection, false)
+		must(t, err)
+		if out.Upstream != broker.RevocationUnsupported {
+			t.Errorf("the last one: got %s %q", out.Upstream, out.Detail)
+		}
+		_, err = w.db.Lineage(t.Context(), account, lineage)
+		wantCode(t, "the refresh token of nobody", err, fault.NotFound)
+		w.asked("Mail.Read")
+		w.asked("api://z/read")
+	})
 }
 
 // Deleting one deletes the refresh token, which would bring it again without the user.
@@ -199,21 +201,23 @@ func TestM05_ProviderIsAway(t *testing.T) {
 
 // What is asked is decided before the provider is, and what came is decided again: a delegation for less gets neither.
 func TestM05_DelegationOfASibling(t *testing.T) {
-	w := entraWorld(t)
-	w.provider.Consent("api://x/read api://x/write")
-	w.entraConsent("Mail.Read", "offline_access")
-	wat := w.delegated("alice", identity.Grant{Provider: "v", Scopes: []string{"api://x/read", "offline_access"}})
-	_, err := w.Token(t.Context(), w.agentA, ask(wat, at("v"), scopes("api://x/write")))
-	wantError(t, "asked beyond", err, fault.Denied, "api://x/write")
-	if n := w.grants("refresh_token"); n != 0 {
-		t.Errorf("%d refreshes before the decision", n)
-	}
-	w.provider.Queue("/token", edit(func(m map[string]any) { m["scope"] = "api://x/read api://x/write" }))
-	_, err = w.Token(t.Context(), w.agentA, ask(wat, at("v"), scopes("api://x/read")))
-	wantError(t, "granted beyond", err, fault.Denied, "api://x/write")
-	if !w.recorded(access.GetResourceOauth2Token, "refresh", "api://x") {
-		t.Error("the trail does not have the decision on what was asked")
-	}
+	engines(t, func(t *testing.T) {
+		w := entraWorld(t)
+		w.provider.Consent("api://x/read api://x/write")
+		w.entraConsent("Mail.Read", "offline_access")
+		wat := w.delegated("alice", identity.Grant{Provider: "v", Scopes: []string{"api://x/read", "offline_access"}})
+		_, err := w.Token(t.Context(), w.agentA, ask(wat, at("v"), scopes("api://x/write")))
+		wantError(t, "asked beyond", err, fault.Denied, "api://x/write")
+		if n := w.grants("refresh_token"); n != 0 {
+			t.Errorf("%d refreshes before the decision", n)
+		}
+		w.provider.Queue("/token", edit(func(m map[string]any) { m["scope"] = "api://x/read api://x/write" }))
+		_, err = w.Token(t.Context(), w.agentA, ask(wat, at("v"), scopes("api://x/read")))
+		wantError(t, "granted beyond", err, fault.Denied, "api://x/write")
+		if !w.recorded(access.GetResourceOauth2Token, "refresh", "api://x") {
+			t.Error("the trail does not have the decision on what was asked")
+		}
+	})
 }
 
 // A consent joins the refresh token that is there only if it is known to be of the same account at the provider: no

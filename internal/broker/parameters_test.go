@@ -27,44 +27,46 @@ func with(pairs ...string) func(*broker.Request) {
 
 // M05: a token that custom parameters chose serves no request with others, in any flow, and no request without them.
 func TestM05_CustomParametersNameTheToken(t *testing.T) {
-	w := newWorld(t)
-	w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
-	for name, get := range map[string]func(...func(*broker.Request)) broker.Outcome{
-		"USER_FEDERATION": func(change ...func(*broker.Request)) broker.Outcome {
-			wat := w.wat(w.agentA, "alice")
-			out, err := w.Token(t.Context(), w.agentA, ask(wat, change...))
-			must(t, err)
-			if out.Session == "" {
-				return out
-			}
-			return w.consent("alice", change...)
-		},
-		"M2M": func(change ...func(*broker.Request)) broker.Outcome {
-			return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, machine)...))
-		},
-		"ON_BEHALF_OF_TOKEN_EXCHANGE": func(change ...func(*broker.Request)) broker.Outcome {
-			return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, onBehalf("exchange"))...))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			seen := map[string]string{}
-			for _, c := range [][]string{
-				{"organization", "a"}, {"organization", "b"}, {}, {"login_hint", "ada"}, {"hd", "example.com"}, {"acr_values", "a"},
-				{"organization", "A"}, {"Organization", "a"}, {"organization", ""}, {"organization", "a", "hd", "b"}, {"a", "bc"}, {"ab", "c"}, {"Organization", ""},
-			} {
-				out := get(with(c...))
-				for _, again := range [][]string{c, append([]string{"prompt", "consent", "access_type", "offline"}, c...)} {
-					if get(with(again...)).Connection != out.Connection {
-						t.Errorf("%q is answered by another connection than %q", again, c)
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
+		for name, get := range map[string]func(...func(*broker.Request)) broker.Outcome{
+			"USER_FEDERATION": func(change ...func(*broker.Request)) broker.Outcome {
+				wat := w.wat(w.agentA, "alice")
+				out, err := w.Token(t.Context(), w.agentA, ask(wat, change...))
+				must(t, err)
+				if out.Session == "" {
+					return out
+				}
+				return w.consent("alice", change...)
+			},
+			"M2M": func(change ...func(*broker.Request)) broker.Outcome {
+				return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, machine)...))
+			},
+			"ON_BEHALF_OF_TOKEN_EXCHANGE": func(change ...func(*broker.Request)) broker.Outcome {
+				return w.token(w.agentA, ask(w.wat(w.agentA, "alice"), append(change, onBehalf("exchange"))...))
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				seen := map[string]string{}
+				for _, c := range [][]string{
+					{"organization", "a"}, {"organization", "b"}, {}, {"login_hint", "ada"}, {"hd", "example.com"}, {"acr_values", "a"},
+					{"organization", "A"}, {"Organization", "a"}, {"organization", ""}, {"organization", "a", "hd", "b"}, {"a", "bc"}, {"ab", "c"}, {"Organization", ""},
+				} {
+					out := get(with(c...))
+					for _, again := range [][]string{c, append([]string{"prompt", "consent", "access_type", "offline"}, c...)} {
+						if get(with(again...)).Connection != out.Connection {
+							t.Errorf("%q is answered by another connection than %q", again, c)
+						}
 					}
+					if before, ok := seen[out.Connection]; ok {
+						t.Errorf("%q is answered by the token of %q", c, before)
+					}
+					seen[out.Connection] = strings.Join(c, " ")
 				}
-				if before, ok := seen[out.Connection]; ok {
-					t.Errorf("%q is answered by the token of %q", c, before)
-				}
-				seen[out.Connection] = strings.Join(c, " ")
-			}
-		})
-	}
+			})
+		}
+	})
 }
 
 // M05: what the provider's settings name as presentation, and the vendor's default in its own words, are no other token.
@@ -99,39 +101,41 @@ func (w *world) tagInStore(p broker.Provider, key, value string) {
 
 // M05: a session that is polled, a refresh, a report, and a transfer stay with the parameters that the connection is of.
 func TestM05_ParametersStayWithTheConnection(t *testing.T) {
-	w := newWorld(t)
-	a, b := with("organization", "a"), with("organization", "b")
-	wat := w.wat(w.agentA, "alice")
-	waiting := w.pending(w.agentA, ask(wat, b))
-	first := w.consent("alice", a)
-	w.pending(w.agentA, ask(wat, b, session(waiting.Session)))
-	w.pending(w.agentA, ask(wat, session(waiting.Session)))
-	second := w.consent("alice", b)
-	if out := w.token(w.agentA, ask(wat, session(waiting.Session))); out.Connection != second.Connection {
-		t.Error("a poll is answered by a connection with other parameters")
-	}
-	_, err := w.ReportTokenInvalid(t.Context(), w.agentA, wat, first.Connection)
-	must(t, err)
-	after := w.token(w.agentA, ask(wat, a))
-	if after.Connection != first.Connection || after.AccessToken.Equal(first.AccessToken) {
-		t.Error("a report does not renew the connection of these parameters")
-	}
-	if out := w.token(w.agentA, ask(wat, b)); out.Connection != second.Connection || !out.AccessToken.Equal(second.AccessToken) {
-		t.Error("a report renews the connection of other parameters")
-	}
-	_, err = w.TransferConnection(t.Context(), w.admin, first.Connection, "agent-b")
-	must(t, err)
-	watB := w.wat(w.agentB, "alice")
-	if out := w.token(w.agentB, ask(watB, a)); out.Connection != first.Connection {
-		t.Error("a transferred connection does not serve its parameters")
-	}
-	w.pending(w.agentB, ask(watB, b))
-	w.pending(w.agentB, ask(watB))
-	w.pending(w.agentA, ask(wat, a))
-	c := w.connection(first.Connection)
-	if len(c.ParamNames) != 1 || c.ParamNames[0] != "organization" || len(c.Parameters) != 64 {
-		t.Errorf("the connection has the parameters %q under %q", c.ParamNames, c.Parameters)
-	}
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := with("organization", "a"), with("organization", "b")
+		wat := w.wat(w.agentA, "alice")
+		waiting := w.pending(w.agentA, ask(wat, b))
+		first := w.consent("alice", a)
+		w.pending(w.agentA, ask(wat, b, session(waiting.Session)))
+		w.pending(w.agentA, ask(wat, session(waiting.Session)))
+		second := w.consent("alice", b)
+		if out := w.token(w.agentA, ask(wat, session(waiting.Session))); out.Connection != second.Connection {
+			t.Error("a poll is answered by a connection with other parameters")
+		}
+		_, err := w.ReportTokenInvalid(t.Context(), w.agentA, wat, first.Connection)
+		must(t, err)
+		after := w.token(w.agentA, ask(wat, a))
+		if after.Connection != first.Connection || after.AccessToken.Equal(first.AccessToken) {
+			t.Error("a report does not renew the connection of these parameters")
+		}
+		if out := w.token(w.agentA, ask(wat, b)); out.Connection != second.Connection || !out.AccessToken.Equal(second.AccessToken) {
+			t.Error("a report renews the connection of other parameters")
+		}
+		_, err = w.TransferConnection(t.Context(), w.admin, first.Connection, "agent-b")
+		must(t, err)
+		watB := w.wat(w.agentB, "alice")
+		if out := w.token(w.agentB, ask(watB, a)); out.Connection != first.Connection {
+			t.Error("a transferred connection does not serve its parameters")
+		}
+		w.pending(w.agentB, ask(watB, b))
+		w.pending(w.agentB, ask(watB))
+		w.pending(w.agentA, ask(wat, a))
+		c := w.connection(first.Connection)
+		if len(c.ParamNames) != 1 || c.ParamNames[0] != "organization" || len(c.Parameters) != 64 {
+			t.Errorf("the connection has the parameters %q under %q", c.ParamNames, c.Parameters)
+		}
+	})
 }
 
 // M04: a parameter that can widen a token is refused in any spelling and in each flow, unless the provider allows it.
@@ -218,137 +222,145 @@ func (f forbidding) Decide(ctx context.Context, c access.Caller, a access.Action
 
 // M04: a poll is decided with the parameters that its session was opened with, whether or not it repeats them.
 func TestM04_PollsAreDecidedWithTheSessionsParameters(t *testing.T) {
-	w := newWorld(t)
-	on := false
-	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "organi_zation", &on}})
-	t.Cleanup(guard.Close)
-	c := w.config
-	c.Guard = guard
-	b, err := broker.New(c)
-	must(t, err)
-	a := with("Organi.zation", "a")
-	wat := w.wat(w.agentA, "alice")
-	redeemed := w.pending(w.agentA, ask(wat, a))
-	w.consent("alice", a)
-	open := w.pending(w.agentA, ask(wat, a, func(r *broker.Request) { r.Force = true }))
-	plain := w.pending(w.agentA, ask(wat))
-	for name, of := range map[string]string{"redeemed": redeemed.Session, "open": open.Session} {
-		on = false
-		_, err = b.Token(t.Context(), w.agentA, ask(wat, session(of)))
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		on := false
+		guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "organi_zation", &on}})
+		t.Cleanup(guard.Close)
+		c := w.config
+		c.Guard = guard
+		b, err := broker.New(c)
 		must(t, err)
-		on = true
-		for _, again := range []func(*broker.Request){func(*broker.Request) {}, a, with("prompt", "login")} {
-			_, err = b.Token(t.Context(), w.agentA, ask(wat, again, session(of)))
-			wantCode(t, name, err, fault.Denied)
+		a := with("Organi.zation", "a")
+		wat := w.wat(w.agentA, "alice")
+		redeemed := w.pending(w.agentA, ask(wat, a))
+		w.consent("alice", a)
+		open := w.pending(w.agentA, ask(wat, a, func(r *broker.Request) { r.Force = true }))
+		plain := w.pending(w.agentA, ask(wat))
+		for name, of := range map[string]string{"redeemed": redeemed.Session, "open": open.Session} {
+			on = false
+			_, err = b.Token(t.Context(), w.agentA, ask(wat, session(of)))
+			must(t, err)
+			on = true
+			for _, again := range []func(*broker.Request){func(*broker.Request) {}, a, with("prompt", "login")} {
+				_, err = b.Token(t.Context(), w.agentA, ask(wat, again, session(of)))
+				wantCode(t, name, err, fault.Denied)
+			}
 		}
-	}
-	_, err = b.Token(t.Context(), w.agentA, ask(wat, session(plain.Session)))
-	must(t, err)
+		_, err = b.Token(t.Context(), w.agentA, ask(wat, session(plain.Session)))
+		must(t, err)
+	})
 }
 
 // M04: the parameters of a poll are all that its session was opened with, also those that only present. Sealed values go when
 // the session is redeemed or overtaken, and the names stay.
 func TestM04_PollsAreDecidedWithWhatOnlyPresents(t *testing.T) {
-	w := newWorld(t)
-	on := false
-	guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "dis_play", &on}})
-	t.Cleanup(guard.Close)
-	w.createProvider("shown", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagPresentation: "Dis.play"} })
-	c := w.config
-	c.Guard = guard
-	b, err := broker.New(c)
-	must(t, err)
-	wat := w.wat(w.agentA, "alice")
-	shown := []func(*broker.Request){at("shown"), with("Dis.play", "page", "prompt", "login")}
-	overtaken := w.pending(w.agentA, ask(wat, shown...))
-	redeemed := w.pending(w.agentA, ask(wat, shown...))
-	w.hold(redeemed.Session)
-	must(t, w.complete(w.appA, redeemed.Session, "alice"))
-	waiting := w.pending(w.agentA, ask(wat, append(shown, force)...))
-	plain := w.pending(w.agentA, ask(wat, at("shown"), force))
-	poll := func(s string) error {
-		_, err := b.Token(t.Context(), w.agentA, ask(wat, at("shown"), session(s)))
-		return err
-	}
-	on = true
-	for name, s := range map[string]string{"overtaken": overtaken.Session, "redeemed": redeemed.Session, "open": waiting.Session} {
-		wantCode(t, name, poll(s), fault.Denied)
-	}
-	must(t, poll(plain.Session))
-	on = false
-	for _, s := range []string{overtaken.Session, redeemed.Session, waiting.Session} {
-		must(t, poll(s))
-	}
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		on := false
+		guard := access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: forbidding{access.Table{}, "dis_play", &on}})
+		t.Cleanup(guard.Close)
+		w.createProvider("shown", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagPresentation: "Dis.play"} })
+		c := w.config
+		c.Guard = guard
+		b, err := broker.New(c)
+		must(t, err)
+		wat := w.wat(w.agentA, "alice")
+		shown := []func(*broker.Request){at("shown"), with("Dis.play", "page", "prompt", "login")}
+		overtaken := w.pending(w.agentA, ask(wat, shown...))
+		redeemed := w.pending(w.agentA, ask(wat, shown...))
+		w.hold(redeemed.Session)
+		must(t, w.complete(w.appA, redeemed.Session, "alice"))
+		waiting := w.pending(w.agentA, ask(wat, append(shown, force)...))
+		plain := w.pending(w.agentA, ask(wat, at("shown"), force))
+		poll := func(s string) error {
+			_, err := b.Token(t.Context(), w.agentA, ask(wat, at("shown"), session(s)))
+			return err
+		}
+		on = true
+		for name, s := range map[string]string{"overtaken": overtaken.Session, "redeemed": redeemed.Session, "open": waiting.Session} {
+			wantCode(t, name, poll(s), fault.Denied)
+		}
+		must(t, poll(plain.Session))
+		on = false
+		for _, s := range []string{overtaken.Session, redeemed.Session, waiting.Session} {
+			must(t, poll(s))
+		}
+	})
 }
 
 // M04: a name that is taken off the allowed ones ends what sessions with it can still do: polls, the browser's steps, and the
 // redemption of a code that is held.
 func TestM04_ANameThatIsAllowedNoMoreEndsItsSessions(t *testing.T) {
-	w := newWorld(t)
-	p := w.createProvider("wide", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagAllowed: "claims user_scope"} })
-	wat := w.wat(w.agentA, "alice")
-	claims := []func(*broker.Request){at("wide"), with("claims", "{}")}
-	redeemed := w.pending(w.agentA, ask(wat, claims...))
-	w.hold(redeemed.Session)
-	must(t, w.complete(w.appA, redeemed.Session, "alice"))
-	open := w.pending(w.agentA, ask(wat, append(claims, force)...))
-	visited := w.pending(w.agentA, ask(wat, append(claims, force)...))
-	answer := w.visit(visited.Session)
-	held := w.pending(w.agentA, ask(wat, append(claims, force)...))
-	w.hold(held.Session)
-	other := w.pending(w.agentA, ask(wat, at("wide"), with("user_scope", "x")))
-	must(t, w.Tag(t.Context(), w.admin, p.ARN("us-east-1"), map[string]string{identity.TagAllowed: "user_scope"}))
-	redemptions := w.grants("authorization_code")
-	for name, s := range map[string]string{"redeemed": redeemed.Session, "open": open.Session, "visited": visited.Session, "held": held.Session} {
-		out, err := w.Token(t.Context(), w.agentA, ask(wat, at("wide"), session(s)))
-		wantError(t, name, err, fault.Denied, "claims")
-		wantError(t, name, err, fault.Denied, "tabard provider update wide --allow-parameter claims")
-		if !out.AccessToken.IsZero() {
-			t.Errorf("%s: a token comes with the refusal", name)
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.createProvider("wide", "StrictOauth2", func(s *broker.ProviderSpec) { s.Tags = map[string]string{identity.TagAllowed: "claims user_scope"} })
+		wat := w.wat(w.agentA, "alice")
+		claims := []func(*broker.Request){at("wide"), with("claims", "{}")}
+		redeemed := w.pending(w.agentA, ask(wat, claims...))
+		w.hold(redeemed.Session)
+		must(t, w.complete(w.appA, redeemed.Session, "alice"))
+		open := w.pending(w.agentA, ask(wat, append(claims, force)...))
+		visited := w.pending(w.agentA, ask(wat, append(claims, force)...))
+		answer := w.visit(visited.Session)
+		held := w.pending(w.agentA, ask(wat, append(claims, force)...))
+		w.hold(held.Session)
+		other := w.pending(w.agentA, ask(wat, at("wide"), with("user_scope", "x")))
+		must(t, w.Tag(t.Context(), w.admin, p.ARN("us-east-1"), map[string]string{identity.TagAllowed: "user_scope"}))
+		redemptions := w.grants("authorization_code")
+		for name, s := range map[string]string{"redeemed": redeemed.Session, "open": open.Session, "visited": visited.Session, "held": held.Session} {
+			out, err := w.Token(t.Context(), w.agentA, ask(wat, at("wide"), session(s)))
+			wantError(t, name, err, fault.Denied, "claims")
+			wantError(t, name, err, fault.Denied, "tabard provider update wide --allow-parameter claims")
+			if !out.AccessToken.IsZero() {
+				t.Errorf("%s: a token comes with the refusal", name)
+			}
 		}
-	}
-	if w.refused("parameter-not-allowed") != 4 {
-		t.Errorf("%d refusals are recorded, want 4", w.refused("parameter-not-allowed"))
-	}
-	_, err := w.Authorize(t.Context(), open.Session)
-	wantEnding(t, "the link", err, broker.EndFailed)
-	_, err = w.Callback(t.Context(), answer)
-	wantEnding(t, "the provider's answer", err, broker.EndFailed)
-	wantEnding(t, "the completion", w.complete(w.appA, held.Session, "alice"), broker.EndFailed)
-	if n := w.grants("authorization_code"); n != redemptions {
-		t.Errorf("%d codes were redeemed", n-redemptions)
-	}
-	w.pending(w.agentA, ask(wat, at("wide"), session(other.Session)))
-	w.hold(other.Session)
+		if w.refused("parameter-not-allowed") != 4 {
+			t.Errorf("%d refusals are recorded, want 4", w.refused("parameter-not-allowed"))
+		}
+		_, err := w.Authorize(t.Context(), open.Session)
+		wantEnding(t, "the link", err, broker.EndFailed)
+		_, err = w.Callback(t.Context(), answer)
+		wantEnding(t, "the provider's answer", err, broker.EndFailed)
+		wantEnding(t, "the completion", w.complete(w.appA, held.Session, "alice"), broker.EndFailed)
+		if n := w.grants("authorization_code"); n != redemptions {
+			t.Errorf("%d codes were redeemed", n-redemptions)
+		}
+		w.pending(w.agentA, ask(wat, at("wide"), session(other.Session)))
+		w.hold(other.Session)
+	})
 }
 
 // M05: parameters make at most 20 connections of an agent and user to one provider, open sessions included.
 func TestM05_AtMostTwentyConnections(t *testing.T) {
-	w := newWorld(t)
-	w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
-	for flow, of := range map[string]func(*broker.Request){"consent": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("exchange")} {
-		t.Run(flow, func(t *testing.T) {
-			wat := w.wat(w.agentA, "user-of-"+flow)
-			if flow == "consent" {
-				w.consent("user-of-"+flow, with("organization", "0"))
-			}
-			get := func(n int) error {
-				_, err := w.Token(t.Context(), w.agentA, ask(wat, with("organization", strconv.Itoa(n)), of))
-				return err
-			}
-			for n := range broker.MaxConnections {
-				must(t, get(n))
-			}
-			sent := len(w.provider.Requests())
-			wantError(t, "one more", get(99), fault.Throttled, "tabard connection list")
-			if len(w.provider.Requests()) != sent {
-				t.Error("the provider was asked for the one that is too many")
-			}
-			must(t, get(0))
-			must(t, get(broker.MaxConnections-1))
-			if _, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "bob"), with("organization", "99"))); err != nil {
-				t.Errorf("another user: %v", err)
-			}
-		})
-	}
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.createProvider("exchange", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange, Actor: broker.ActorNone}))
+		for flow, of := range map[string]func(*broker.Request){"consent": func(*broker.Request) {}, "M2M": machine, "exchange": onBehalf("exchange")} {
+			t.Run(flow, func(t *testing.T) {
+				wat := w.wat(w.agentA, "user-of-"+flow)
+				if flow == "consent" {
+					w.consent("user-of-"+flow, with("organization", "0"))
+				}
+				get := func(n int) error {
+					_, err := w.Token(t.Context(), w.agentA, ask(wat, with("organization", strconv.Itoa(n)), of))
+					return err
+				}
+				for n := range broker.MaxConnections {
+					must(t, get(n))
+				}
+				sent := len(w.provider.Requests())
+				wantError(t, "one more", get(99), fault.Throttled, "tabard connection list")
+				if len(w.provider.Requests()) != sent {
+					t.Error("the provider was asked for the one that is too many")
+				}
+				must(t, get(0))
+				must(t, get(broker.MaxConnections-1))
+				if _, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "bob"), with("organization", "99"))); err != nil {
+					t.Errorf("another user: %v", err)
+				}
+			})
+		}
+	})
 }

@@ -14,62 +14,64 @@ import (
 // M04: what a provider allows is one thing, a tag, whether a member of the API or the tag sets it, at creation or later; an
 // update that does not name it leaves it.
 func TestM04_AllowedParametersAreOneSetting(t *testing.T) {
-	w := newWorld(t)
-	arn := "arn:aws:bedrock-agentcore:us-east-1:000000000000:token-vault/default/oauth2credentialprovider/p"
-	spec := func(change ...func(*broker.ProviderSpec)) broker.ProviderSpec {
-		s := w.spec("p", "StrictOauth2")
-		for _, c := range change {
-			c(&s)
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		arn := "arn:aws:bedrock-agentcore:us-east-1:000000000000:token-vault/default/oauth2credentialprovider/p"
+		spec := func(change ...func(*broker.ProviderSpec)) broker.ProviderSpec {
+			s := w.spec("p", "StrictOauth2")
+			for _, c := range change {
+				c(&s)
+			}
+			return s
 		}
-		return s
-	}
-	is := func(when string, allowed, presentation string) {
-		t.Helper()
-		p, err := w.Provider(t.Context(), w.admin, "p")
-		must(t, err)
-		if got := [2]string{strings.Join(p.Allowed(), " "), strings.Join(p.Presentation(), " ")}; got != [2]string{allowed, presentation} {
-			t.Errorf("%s: got %q, want %q and %q", when, got, allowed, presentation)
-		}
-		tags, err := w.Tags(t.Context(), w.admin, arn)
-		must(t, err)
-		want := map[string]string{"team": "web"}
-		for key, value := range map[string]string{identity.TagAllowed: allowed, identity.TagPresentation: presentation} {
-			if value != "" {
-				want[key] = value
+		is := func(when string, allowed, presentation string) {
+			t.Helper()
+			p, err := w.Provider(t.Context(), w.admin, "p")
+			must(t, err)
+			if got := [2]string{strings.Join(p.Allowed(), " "), strings.Join(p.Presentation(), " ")}; got != [2]string{allowed, presentation} {
+				t.Errorf("%s: got %q, want %q and %q", when, got, allowed, presentation)
+			}
+			tags, err := w.Tags(t.Context(), w.admin, arn)
+			must(t, err)
+			want := map[string]string{"team": "web"}
+			for key, value := range map[string]string{identity.TagAllowed: allowed, identity.TagPresentation: presentation} {
+				if value != "" {
+					want[key] = value
+				}
+			}
+			if !maps.Equal(tags, want) {
+				t.Errorf("%s: got tags %v, want %v", when, tags, want)
+			}
+			for name, asked := range map[string][]string{"claims": {"claims", "{}"}, "user_scope": {"user_scope", "x"}} {
+				_, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), at("p"), with(asked...)))
+				if ok := slices.Contains(p.Allowed(), name); ok != (err == nil) {
+					t.Errorf("%s: %s is answered with %v, and it is allowed: %v", when, name, err, ok)
+				}
 			}
 		}
-		if !maps.Equal(tags, want) {
-			t.Errorf("%s: got tags %v, want %v", when, tags, want)
-		}
-		for name, asked := range map[string][]string{"claims": {"claims", "{}"}, "user_scope": {"user_scope", "x"}} {
-			_, err := w.Token(t.Context(), w.agentA, ask(w.wat(w.agentA, "alice"), at("p"), with(asked...)))
-			if ok := slices.Contains(p.Allowed(), name); ok != (err == nil) {
-				t.Errorf("%s: %s is answered with %v, and it is allowed: %v", when, name, err, ok)
-			}
-		}
-	}
-	_, err := w.CreateProvider(t.Context(), w.admin, spec(func(s *broker.ProviderSpec) {
-		s.Tags = map[string]string{"team": "web", identity.TagAllowed: "claims"}
-		s.Allowed, s.Presentation = []string{"claims"}, []string{"label"}
-	}))
-	must(t, err)
-	is("created", "claims", "label")
-	update := func(change ...func(*broker.ProviderSpec)) {
-		t.Helper()
-		_, err := w.UpdateProvider(t.Context(), w.admin, spec(change...))
+		_, err := w.CreateProvider(t.Context(), w.admin, spec(func(s *broker.ProviderSpec) {
+			s.Tags = map[string]string{"team": "web", identity.TagAllowed: "claims"}
+			s.Allowed, s.Presentation = []string{"claims"}, []string{"label"}
+		}))
 		must(t, err)
-	}
-	update()
-	is("updated without a word of it", "claims", "label")
-	update(func(s *broker.ProviderSpec) { s.Allowed = []string{"user_scope", "claims"} })
-	is("updated", "user_scope claims", "label")
-	must(t, w.Tag(t.Context(), w.admin, arn, map[string]string{identity.TagAllowed: "user_scope"}))
-	is("tagged", "user_scope", "label")
-	update(func(s *broker.ProviderSpec) { s.Allowed, s.Presentation = []string{}, []string{} })
-	is("updated to none", "", "")
-	must(t, w.Tag(t.Context(), w.admin, arn, map[string]string{identity.TagAllowed: "claims"}))
-	must(t, w.Untag(t.Context(), w.admin, arn, []string{identity.TagAllowed}))
-	is("tagged and untagged", "", "")
+		is("created", "claims", "label")
+		update := func(change ...func(*broker.ProviderSpec)) {
+			t.Helper()
+			_, err := w.UpdateProvider(t.Context(), w.admin, spec(change...))
+			must(t, err)
+		}
+		update()
+		is("updated without a word of it", "claims", "label")
+		update(func(s *broker.ProviderSpec) { s.Allowed = []string{"user_scope", "claims"} })
+		is("updated", "user_scope claims", "label")
+		must(t, w.Tag(t.Context(), w.admin, arn, map[string]string{identity.TagAllowed: "user_scope"}))
+		is("tagged", "user_scope", "label")
+		update(func(s *broker.ProviderSpec) { s.Allowed, s.Presentation = []string{}, []string{} })
+		is("updated to none", "", "")
+		must(t, w.Tag(t.Context(), w.admin, arn, map[string]string{identity.TagAllowed: "claims"}))
+		must(t, w.Untag(t.Context(), w.admin, arn, []string{identity.TagAllowed}))
+		is("tagged and untagged", "", "")
+	})
 }
 
 // M04: one check for the members of the API and for the tag, at creation, at an update and for tags alone.
