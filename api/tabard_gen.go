@@ -1367,6 +1367,7 @@ type FindWhoCanRequest struct {
 	ProviderName string      `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
 	User         *PolicyUser `json:"user,omitempty"`
 	Scopes       []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
+	Parameters   []string    `json:"parameters,omitzero"`              // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 	Flow         string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
 	Audience     string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
 	From         string      `json:"from,omitempty" api:"nonzero"`     // 3..255 characters [A-Za-z0-9_.-]+
@@ -1393,6 +1394,10 @@ func (v *FindWhoCanRequest) Validate() []FieldError {
 		c.add("scopes", checkSize(len(v.Scopes), 0, 100))
 		eachString(&c, "scopes", v.Scopes, checkScopeText)
 	}
+	if v.Parameters != nil {
+		c.add("parameters", checkSize(len(v.Parameters), 0, 16))
+		eachString(&c, "parameters", v.Parameters, checkParameterName)
+	}
 	if v.Flow != "" {
 		c.add("flow", checkOperationFlow(v.Flow))
 	}
@@ -1407,6 +1412,7 @@ func (v *FindWhoCanRequest) Validate() []FieldError {
 
 // FindWhoCanResponse is the output of FindWhoCan.
 type FindWhoCanResponse struct {
+	Resource   string         `json:"resource,omitempty"`
 	Principals []PolicyHolder `json:"principals"` // required
 }
 
@@ -2095,6 +2101,7 @@ type PolicyQuestion struct {
 	ProviderName  string      `json:"providerName,omitempty" api:"nonzero"` // 1..128 characters [a-zA-Z0-9\-_]+
 	User          *PolicyUser `json:"user,omitempty"`
 	Scopes        []string    `json:"scopes,omitzero"`                  // 0..100 entries; each 1..512 characters
+	Parameters    []string    `json:"parameters,omitzero"`              // at most 16 entries; each 1..64 characters [a-zA-Z0-9_.-]+
 	Flow          string      `json:"flow,omitempty" api:"nonzero"`     // 1..64 characters [A-Z0-9_]+
 	Audience      string      `json:"audience,omitempty" api:"nonzero"` // 1..2048 characters
 	From          string      `json:"from,omitempty" api:"nonzero"`     // 3..255 characters [A-Za-z0-9_.-]+
@@ -2126,6 +2133,10 @@ func (v *PolicyQuestion) Validate() []FieldError {
 	if v.Scopes != nil {
 		c.add("scopes", checkSize(len(v.Scopes), 0, 100))
 		eachString(&c, "scopes", v.Scopes, checkScopeText)
+	}
+	if v.Parameters != nil {
+		c.add("parameters", checkSize(len(v.Parameters), 0, 16))
+		eachString(&c, "parameters", v.Parameters, checkParameterName)
 	}
 	if v.Flow != "" {
 		c.add("flow", checkOperationFlow(v.Flow))

@@ -25,20 +25,21 @@ type questions struct {
 
 // question is one of them. The words are those of the API.
 type question struct {
-	Name      string     `yaml:"name"`
-	Principal string     `yaml:"principal"`
-	Operation string     `yaml:"operation"`
-	Workload  string     `yaml:"workload"`
-	Provider  string     `yaml:"provider"`
-	User      *whoseUser `yaml:"user"`
-	Scopes    []string   `yaml:"scopes"`
-	Flow      string     `yaml:"flow"`
-	Audience  string     `yaml:"audience"`
-	From      string     `yaml:"from"` // who hands its token on, where the audience is a workload identity
-	Time      string     `yaml:"time"` // RFC 3339
-	Expect    string     `yaml:"expect"`
-	Rule      string     `yaml:"rule"`         // where set, it must have decided
-	Beyond    []string   `yaml:"scopesBeyond"` // where set, these and no others are refused
+	Name       string     `yaml:"name"`
+	Principal  string     `yaml:"principal"`
+	Operation  string     `yaml:"operation"`
+	Workload   string     `yaml:"workload"`
+	Provider   string     `yaml:"provider"`
+	User       *whoseUser `yaml:"user"`
+	Scopes     []string   `yaml:"scopes"`
+	Parameters []string   `yaml:"parameters"` // names of custom parameters
+	Flow       string     `yaml:"flow"`
+	Audience   string     `yaml:"audience"`
+	From       string     `yaml:"from"` // who hands its token on, where the audience is a workload identity
+	Time       string     `yaml:"time"` // RFC 3339
+	Expect     string     `yaml:"expect"`
+	Rule       string     `yaml:"rule"`         // where set, it must have decided
+	Beyond     []string   `yaml:"scopesBeyond"` // where set, these and no others are refused
 }
 
 type whoseUser struct {
@@ -160,7 +161,7 @@ func (q question) inAPI() (*api.PolicyQuestion, error) {
 		return nil, usage("expect is allow or deny", "%s: unknown answer %q", oneLine(q.Name), oneLine(q.Expect))
 	}
 	a := &api.PolicyQuestion{PrincipalName: q.Principal, Operation: q.Operation, WorkloadName: q.Workload, ProviderName: q.Provider,
-		Scopes: q.Scopes, Flow: q.Flow, Audience: q.Audience, From: q.From}
+		Scopes: q.Scopes, Parameters: q.Parameters, Flow: q.Flow, Audience: q.Audience, From: q.From}
 	if q.Time != "" {
 		at, err := time.Parse(time.RFC3339, q.Time)
 		if err != nil {
@@ -297,7 +298,8 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "who-can OPERATION", Short: "List who may do something", Args: exactly("OPERATION"),
 		Long: "Lists the enabled principals who may do what is described, now and by which rule. A principal that may do it with fewer scopes only is\n" +
-			"listed with those that are too much. What is not given counts as empty: a policy that asks for a user's issuer is not met without one.",
+			"listed with those that are too much. What is not given counts as empty: a policy that asks for a user's issuer is not met without one.\n" +
+			"The answer is for all connections of the provider; scopes of two resources are in no token, and refused.",
 		Example: examples(
 			"tabard policy who-can GetResourceOauth2Token --workload calendar-agent --provider google-calendar --scopes openid", "who gets such a token",
 			"tabard policy who-can ExchangeToken --workload booker --audience ARN_OF_BOOKER --from planner", "who acts as booker with a token of planner",
@@ -310,6 +312,7 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 	flags.StringVar(&q.WorkloadName, "workload", "", "workload identity it is done for, by `name`")
 	flags.StringVar(&q.ProviderName, "provider", "", "credential provider, by `name`")
 	flags.StringSliceVar(&q.Scopes, "scopes", nil, "scopes of the token, a `list` (,); may be given again")
+	flags.StringArrayVar(&q.Parameters, "parameter", nil, "`name` of a custom parameter that is sent along; may be given again")
 	flags.StringVar(&q.Flow, "flow", "", "`flow`: USER_FEDERATION, M2M or ON_BEHALF_OF_TOKEN_EXCHANGE")
 	flags.StringVar(&q.Audience, "audience", "", "`audience` of an exchanged token: a URL, a name, or the ARN of a workload identity")
 	flags.StringVar(&q.From, "from", "", "`agent` that hands its token on, where --audience is a workload identity")

@@ -132,6 +132,11 @@ func IsWorkloadAudience(audience string) bool {
 	return strings.Contains(audience, ":workload-identity-directory/")
 }
 
+// Spelled is the one spelling of the name of a custom parameter, which policies read. PHP reads a dot in a name as an underscore.
+func Spelled(parameter string) string {
+	return strings.ReplaceAll(strings.ToLower(parameter), ".", "_")
+}
+
 // UserFacts say who a user is. They are personal data: they are never recorded or logged, records have UserRef.
 type UserFacts struct {
 	Issuer  string // "" for a user who was asserted by the caller

@@ -59,7 +59,7 @@ func (s *server) decisionRoutes() {
 		}
 		d, err := s.Policies.Simulate(ctx, c, policy.Case{
 			Principal: n.PrincipalName, Action: access.Action(n.Operation), Workload: n.WorkloadName, Provider: n.ProviderName, User: user, UserID: id,
-			Scopes: n.Scopes, Flow: n.Flow, Audience: n.Audience, From: n.From, Time: n.Time.Time,
+			Scopes: n.Scopes, Parameters: n.Parameters, Flow: n.Flow, Audience: n.Audience, From: n.From, Time: n.Time.Time,
 		}, q.Policies)
 		return &api.SimulateDecisionResponse{Decision: decisionOf(d)}, err
 	})
@@ -73,11 +73,11 @@ func (s *server) decisionRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		found, err := s.Policies.WhoCan(ctx, c, policy.Case{
+		found, resource, err := s.Policies.WhoCan(ctx, c, policy.Case{
 			Action: access.Action(q.Operation), Workload: q.WorkloadName, Provider: q.ProviderName, User: user, UserID: id,
-			Scopes: q.Scopes, Flow: q.Flow, Audience: q.Audience, From: q.From,
+			Scopes: q.Scopes, Parameters: q.Parameters, Flow: q.Flow, Audience: q.Audience, From: q.From,
 		})
-		a := &api.FindWhoCanResponse{Principals: make([]api.PolicyHolder, 0, len(found))}
+		a := &api.FindWhoCanResponse{Resource: resource, Principals: make([]api.PolicyHolder, 0, len(found))}
 		for _, h := range found {
 			a.Principals = append(a.Principals, api.PolicyHolder{
 				PrincipalName: h.Caller.Name, PrincipalID: string(h.Caller.Principal), Policies: h.Decision.Policies, Rule: h.Decision.By, ScopesBeyond: h.Decision.Beyond,

@@ -185,7 +185,7 @@ func (b *Broker) poll(ctx context.Context, g grounds, r Request) (Outcome, error
 		return Outcome{}, b.turnAway(ctx, polled, "unknown-session", errNoSession)
 	}
 	// A poll need not repeat them, and what it releases was asked for with them.
-	g.facts.Parameters = foldedAll(g.facts.Parameters, flow.SentNames)
+	g.facts.Parameters = spelledAll(g.facts.Parameters, flow.SentNames)
 	polled.facts.Parameters = g.facts.Parameters
 	if err := flow.stillAllowed(g.provider); err != nil {
 		return Outcome{}, b.turnAway(ctx, polled, "parameter-not-allowed", err)
@@ -376,6 +376,6 @@ func (f Flow) facts(outcome, why string) access.Facts {
 	return access.Facts{
 		Workload: f.WorkloadName, WorkloadUID: f.Workload, UserRef: f.User, Asserted: f.UserKind == string(identity.UIDUser),
 		Provider: f.ProviderName, Flow: FlowUserFederation, Scopes: f.Scopes, Connection: f.Connection, Outcome: outcome, Detail: why,
-		Unrecorded: access.Unrecorded{Parameters: foldedAll(nil, f.SentNames)},
+		Unrecorded: access.Unrecorded{Parameters: spelledAll(nil, f.SentNames)},
 	}
 }

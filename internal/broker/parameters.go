@@ -58,11 +58,10 @@ func NoPresentation(name string) string {
 	return ""
 }
 
-// folded is the one spelling of a parameter's name. PHP reads a dot in a name as an underscore.
-func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name), ".", "_") }
-
 // bare is the name without what words are joined with.
-func bare(name string) string { return strings.NewReplacer("_", "", "-", "").Replace(folded(name)) }
+func bare(name string) string {
+	return strings.NewReplacer("_", "", "-", "").Replace(access.Spelled(name))
+}
 
 // widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were asked
 // for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
@@ -80,7 +79,7 @@ func widens(name string) bool {
 func (r *Request) spelled() []string {
 	var names []string
 	for name := range r.CustomParameters {
-		names = append(names, folded(name))
+		names = append(names, access.Spelled(name))
 	}
 	return names
 }
@@ -101,7 +100,7 @@ func (r *Request) checkWidening(p Provider) error {
 func (p Provider) notAllowed(names []string) (name string, ok bool) {
 	allowed := p.Allowed()
 	for _, name := range names {
-		if widens(name) && !slices.ContainsFunc(allowed, func(a string) bool { return folded(a) == folded(name) }) {
+		if widens(name) && !slices.ContainsFunc(allowed, func(a string) bool { return access.Spelled(a) == access.Spelled(name) }) {
 			return name, false
 		}
 	}
@@ -119,10 +118,10 @@ func (f Flow) stillAllowed(p Provider) error {
 		name, p.Name, p.Name, name)
 }
 
-// foldedAll is folded of each name that names does not have yet, behind names.
-func foldedAll(names, more []string) []string {
+// spelledAll is access.Spelled of each name that names does not have yet, behind names.
+func spelledAll(names, more []string) []string {
 	for _, name := range more {
-		if one := folded(name); !slices.Contains(names, one) {
+		if one := access.Spelled(name); !slices.Contains(names, one) {
 			names = append(names, one)
 		}
 	}

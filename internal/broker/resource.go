@@ -1,9 +1,12 @@
 package broker
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
@@ -56,6 +59,20 @@ func (v Vendor) resourceOf(provider string, scopes []string) (string, error) {
 		found = resource
 	}
 	return found, nil
+}
+
+// ResourceOf returns the resource that a token of the provider with the scopes is for, "" where tokens are for no one
+// resource or there is no such provider. It decides nothing about a caller.
+func (b *Broker) ResourceOf(ctx context.Context, account access.Account, provider string, scopes []string) (string, error) {
+	p, err := b.store.Provider(ctx, account, provider)
+	if errors.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	v, _ := b.catalogue.Vendor(p.Vendor)
+	return v.resourceOf(p.Name, scopes)
 }
 
 // ofResource returns the granted scopes that are of the resource, or of none. An error means that the token is for another

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/identity"
 )
@@ -39,7 +40,7 @@ func checkNames(field, key string, names []string) error {
 		switch {
 		case !parameterName.MatchString(name):
 			return fault.Field(field, "%q is no name of a parameter: 1 to 64 of letters, digits, _, . and -", clean(name, 64))
-		case slices.ContainsFunc(names[:i], func(one string) bool { return folded(one) == folded(name) }):
+		case slices.ContainsFunc(names[:i], func(one string) bool { return access.Spelled(one) == access.Spelled(name) }):
 			return fault.Field(field, "names the parameter %s twice", name)
 		case key == identity.TagPresentation:
 			why = NoPresentation(name)

@@ -149,7 +149,7 @@ func (b *Broker) turnAway(ctx context.Context, g grounds, rule string, because e
 
 // reserved are the parameters of an authorization or token request that a caller cannot set, in any spelling (threat C19).
 func reserved(name string) bool {
-	switch folded(name) {
+	switch access.Spelled(name) {
 	case "client_id", "client_secret", "client_assertion", "client_assertion_type", "redirect_uri", "response_type", "response_mode",
 		"state", "scope", "code", "code_challenge", "code_challenge_method", "code_verifier", "nonce", "request", "request_uri",
 		"resource", "audience", "grant_type", "refresh_token", "username", "password", "assertion", "subject_token", "actor_token", "actor_token_type":
@@ -161,7 +161,7 @@ func reserved(name string) bool {
 func (r *Request) checkCustom() error {
 	seen := make(map[string]bool, len(r.CustomParameters))
 	for name := range r.CustomParameters {
-		one := folded(name)
+		one := access.Spelled(name)
 		if name == audienceParameter && len(r.Audiences) > 0 {
 			return fault.Field("customParameters", "the parameter audience is given in audiences already")
 		}

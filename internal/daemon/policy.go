@@ -46,7 +46,10 @@ func (s *Server) openPolicies(ctx context.Context) error {
 		trail = c.TestOnlyLog
 	}
 	s.guard = access.NewGuard(access.Config{Log: s.metrics.count(trail), Now: c.Now, Decider: s.gate(engine), Ceilings: ceilings})
-	s.policies = policy.NewService(policy.ServiceConfig{Library: s.db, Engine: engine, Guard: s.guard, Quota: s.policyQuota, Now: c.Now})
+	s.policies = policy.NewService(policy.ServiceConfig{Library: s.db, Engine: engine, Guard: s.guard, Quota: s.policyQuota, Now: c.Now,
+		Resource: func(ctx context.Context, account access.Account, provider string, scopes []string) (string, error) {
+			return s.broker.ResourceOf(ctx, account, provider, scopes)
+		}})
 	if s.upgraded, err = s.policies.Upgrade(ctx); err != nil {
 		return fmt.Errorf("writing the agents' rights as policies: %w", err)
 	}

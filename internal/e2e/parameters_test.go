@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/bedrockagentcorecontrol"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockagentcorecontrol/types"
 
+	"github.com/tabard-id/tabard/internal/daemon"
 	"github.com/tabard-id/tabard/internal/e2e/peer"
+	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 )
 
 // organizations is a world in which an agent may act at calendar, where users consent, and at desk, where they need not.
@@ -293,6 +297,93 @@ func TestM04_AllowedParametersOverTheWire(t *testing.T) {
 			t.Errorf("what it says then: %s", r.body)
 		}
 	})
+}
+
+// apis is a vendor whose tokens are each for the one API that its scopes name.
+const apis = `[{"name":"ApisOauth2","config":"includedOauth2ProviderConfig","authMethod":"client_secret_post","verified":"scripted","tenant":true,
+	"resources":{"default":"api://default","free":["openid"]}}]`
+
+// TestM05_ConnectionsSayTheirResource: two connections of one agent at one provider say what each is for. A question that
+// no token answers is refused as the request for it is, and a question that names parameters is answered for those.
+func TestM05_ConnectionsSayTheirResource(t *testing.T) {
+	engines(t, func(t *testing.T, db string) {
+		file := filepath.Join(t.TempDir(), "vendors.json")
+		if err := os.WriteFile(file, []byte(apis), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := newBare(t, db, func(c *daemon.Config) { c.VendorsFile = file })
+		w.workload("agent")
+		agent, boss := w.principal("agent", "agent", "agent"), root()
+		at := oauthtest.New(t)
+		w.call(boss, "CreateOauth2CredentialProvider", map[string]any{"name": "many", "credentialProviderVendor": "ApisOauth2",
+			"oauth2ProviderConfigInput": map[string]any{"includedOauth2ProviderConfig": map[string]any{
+				"clientId": oauthtest.ClientID, "clientSecret": oauthtest.ClientSecret, "issuer": at.URL, "authorizationEndpoint": at.URL + "/authorize", "tokenEndpoint": at.URL + "/token",
+			}}})
+		wat := w.call(agent, "GetWorkloadAccessToken", map[string]any{"workloadName": "agent"}).get("workloadAccessToken")
+		ask := func(scopes ...string) map[string]any {
+			return map[string]any{"workloadIdentityToken": wat, "resourceCredentialProviderName": "many", "oauth2Flow": "M2M", "scopes": scopes}
+		}
+		resources := map[string]string{}
+		for resource, scope := range map[string]string{"api://default": "read", "api://x": "api://x/read"} {
+			resources[w.call(agent, "GetResourceOauth2Token", ask(scope)).get("connectionId")] = resource
+		}
+		if len(resources) != 2 {
+			t.Fatalf("two resources have the connections %v", resources)
+		}
+		var list struct {
+			Connections []struct{ ConnectionID, Resource string }
+		}
+		if err := json.Unmarshal([]byte(w.call(boss, "ListConnections", map[string]any{}).body), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list.Connections {
+			if c.Resource != resources[c.ConnectionID] || c.Resource == "" {
+				t.Errorf("connection %s is said to be for %q, and is for %q", c.ConnectionID, c.Resource, resources[c.ConnectionID])
+			}
+			if r := w.call(boss, "GetConnection", map[string]any{"connectionId": c.ConnectionID}); !strings.Contains(r.body, `"resource":"`+c.Resource+`"`) {
+				t.Errorf("GetConnection: %s", r.body)
+			}
+		}
+		w.twoResources(agent, ask("read", "api://x/read"))
+		w.namedParameters()
+	})
+}
+
+// twoResources wants a request of scopes of two resources refused, and the questions about one too.
+func (w *world) twoResources(agent key, two map[string]any) {
+	w.t.Helper()
+	question := map[string]any{"operation": "GetResourceOauth2Token", "workloadName": "agent", "providerName": "many", "scopes": two["scopes"]}
+	for op, in := range map[string]map[string]any{
+		"FindWhoCan": question, "SimulateDecision": {"question": with(question, "principalName", "agent")},
+	} {
+		if r := w.post(root(), op, encode(w.t, in)); r.status != http.StatusBadRequest || !strings.Contains(r.body, "api://x") {
+			w.t.Errorf("%s of two resources: %d %s", op, r.status, r.body)
+		}
+	}
+	if r := w.post(agent, "GetResourceOauth2Token", encode(w.t, two)); r.status != http.StatusBadRequest || !strings.Contains(r.body, "api://x") {
+		w.t.Errorf("a token for two: %d %s", r.status, r.body)
+	}
+	if r := w.call(root(), "FindWhoCan", with(question, "scopes", []string{"api://x/read"})); !strings.Contains(r.body, `"resource":"api://x"`) {
+		w.t.Errorf("who can get a token for one: %s", r.body)
+	}
+}
+
+// namedParameters forbids a parameter: questions that name it are answered so, and others are not.
+func (w *world) namedParameters() {
+	w.t.Helper()
+	w.call(root(), "PutPolicy", map[string]any{
+		"name": "no-org", "text": `forbid (principal == Tabard::Principal::"agent", action, resource) when { context.parameters.contains("org_id") };`,
+	})
+	question := map[string]any{"operation": "GetResourceOauth2Token", "workloadName": "agent", "providerName": "many", "flow": "M2M", "scopes": []string{"read"}}
+	for can, parameters := range map[bool][]string{true: {"org"}, false: {"Org.Id"}} {
+		in := with(question, "parameters", parameters)
+		if r := w.call(root(), "FindWhoCan", in); strings.Contains(r.body, `"principalName":"agent"`) != can {
+			w.t.Errorf("who can with the parameters %q: %s", parameters, r.body)
+		}
+		if r := w.call(root(), "SimulateDecision", map[string]any{"question": with(in, "principalName", "agent")}); strings.Contains(r.body, `"allowed":true`) != can {
+			w.t.Errorf("a simulated request with the parameters %q: %s", parameters, r.body)
+		}
+	}
 }
 
 // tagsOf reads tags with AWS's client.

@@ -76,6 +76,9 @@ type ServiceConfig struct {
 	Now     func() time.Time
 	// Quota says how many policies an account may have. nil: DefaultQuota for each.
 	Quota func(ctx context.Context, account access.Account) (int64, error)
+	// Resource is the resource that a token of the provider with the scopes is for, "" for none; an Invalid fault for scopes
+	// of two. nil: there are none.
+	Resource func(ctx context.Context, account access.Account, provider string, scopes []string) (string, error)
 }
 
 // Service has the operations on policies. Each decides and records by the Guard before it looks at anything stored.

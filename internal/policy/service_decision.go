@@ -14,17 +14,18 @@ import (
 
 // Case is a question in words: who would do what, to what and for whom.
 type Case struct {
-	Principal string // name; "" where everybody is asked about
-	Action    access.Action
-	Workload  string // "": the only workload identity that the principal is paired with by name
-	Provider  string
-	User      access.UserFacts
-	UserID    string // of a user whom the caller names
-	Scopes    []string
-	Flow      string
-	Audience  string
-	From      string    // name of the workload identity that hands its token on, where Audience is another one
-	Time      time.Time // zero: now
+	Principal  string // name; "" where everybody is asked about
+	Action     access.Action
+	Workload   string // "": the only workload identity that the principal is paired with by name
+	Provider   string
+	User       access.UserFacts
+	UserID     string // of a user whom the caller names
+	Scopes     []string
+	Parameters []string // names of custom parameters of the request
+	Flow       string
+	Audience   string
+	From       string    // name of the workload identity that hands its token on, where Audience is another one
+	Time       time.Time // zero: now
 }
 
 // Simulate answers a case, as the Guard would with today's policies, or, where texts are given, with those and the
@@ -36,6 +37,9 @@ func (s *Service) Simulate(ctx context.Context, caller access.Caller, c Case, te
 	}
 	m, err := s.Library.Member(ctx, caller.Account, c.Principal)
 	if err != nil {
+		return access.Decision{}, err
+	}
+	if _, err := s.resourceOf(ctx, caller.Account, c); err != nil {
 		return access.Decision{}, err
 	}
 	q, err := s.question(ctx, m.Caller, c)
@@ -95,6 +99,9 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 	}}
 	if c.From != "" {
 		q.Facts.Through = []string{c.From}
+	}
+	for _, name := range c.Parameters {
+		q.Facts.Parameters = append(q.Facts.Parameters, access.Spelled(name))
 	}
 	q.Facts.ScopesUnknown = unknownScopes(c.Action, c.Scopes)
 	if c.Workload == "" {
@@ -238,21 +245,34 @@ func (s *Service) remark(ctx context.Context, x *Explained) error {
 // maxHolders bounds the answer of WhoCan.
 const maxHolders = 1_000
 
+// resourceOf is the resource that the token of a question would be for, "" for none. Scopes of two are refused, as the
+// request would be (threat M05): nobody gets such a token, whatever policies say.
+func (s *Service) resourceOf(ctx context.Context, account access.Account, c Case) (string, error) {
+	if s.Resource == nil || c.Action != access.GetResourceOauth2Token || c.Provider == "" {
+		return "", nil
+	}
+	return s.Resource(ctx, account, c.Provider, c.Scopes)
+}
+
 // WhoCan returns the enabled principals of the account that may do what the case says, by name, and those who may with
-// fewer scopes. More than 1000 are a Limit fault.
-func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]Holder, error) {
+// fewer scopes; and the resource that the scopes are of. More than 1000 are a Limit fault.
+func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]Holder, string, error) {
 	facts := access.Facts{Resource: "operation/" + string(c.Action), Workload: c.Workload, Provider: c.Provider, Scopes: c.Scopes}
 	if err := s.Guard.Permit(ctx, caller, access.FindWhoCan, facts); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	ctx, done, err := s.turns.take(ctx, caller.Account)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer done()
+	resource, err := s.resourceOf(ctx, caller.Account, c)
+	if err != nil {
+		return nil, "", err
+	}
 	q, err := s.question(ctx, access.Caller{Account: caller.Account}, c)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var out []Holder
 	err = s.everyone(ctx, caller.Account, func(m Member) error {
@@ -268,5 +288,5 @@ func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]H
 		}
 		return nil
 	})
-	return out, err
+	return out, resource, err
 }

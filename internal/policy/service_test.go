@@ -82,7 +82,7 @@ func TestServiceRefusesWhoMayNot(t *testing.T) {
 		_, calls["Validate"] = d.Validate(ctx, c, "nonsense")
 		_, calls["Simulate"] = d.Simulate(ctx, c, policy.Case{Principal: "nobody", Action: access.PutPolicy}, nil)
 		_, calls["Explain"] = d.Explain(ctx, c, "x-1")
-		_, calls["WhoCan"] = d.WhoCan(ctx, c, policy.Case{Action: access.PutPolicy})
+		_, _, calls["WhoCan"] = d.WhoCan(ctx, c, policy.Case{Action: access.PutPolicy})
 		for name, err := range calls {
 			if !errors.Is(err, fault.Denied) {
 				t.Errorf("%s by %q: got %v, want %s", name, c.Name, err, fault.Denied)
