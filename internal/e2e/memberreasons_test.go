@@ -48,6 +48,8 @@ var reasons = []reason{
 	explained(`^CreateDelegation in grants\.providerKind$`, "needed only if a provider of each kind has the name: internal/e2e/scopes_test.go has it"),
 	explained(`\.?scopesUnknown$`, "only of questions about tokens whose scopes are not known: internal/e2e/scopes_test.go has one"),
 	explained(` out connections?\.parameters$`, "only of tokens that were asked for with parameters that name them: internal/broker/parameters_test.go has them"),
+	explained(`( out connections?\.|^FindWhoCan out )resource$`, "only of vendors whose tokens are each for one resource: internal/e2e/parameters_test.go has one"),
+	explained(` in (question\.)?parameters$`, "only of questions about requests with custom parameters: internal/e2e/parameters_test.go has them"),
 	explained(`ackchannelLogout(Uri)?$`, "of issuers that tell of logouts: internal/e2e/logout_test.go has one"),
 	explained(`^TransferConnection out connection\.reason$`, "of connections that are out of order, which cannot be transferred"),
 }
