@@ -77,7 +77,7 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 		g.vendor, known = b.catalogue.Vendor(g.provider.Vendor)
 		g.facts.Provider, g.facts.Flow, g.facts.Generation = v.ProviderName, v.Flow, v.Generation
 		for _, name := range v.ParamNames {
-			g.facts.Parameters = append(g.facts.Parameters, folded(name))
+			g.facts.Parameters = append(g.facts.Parameters, access.Spelled(name))
 		}
 		g.facts = g.about(v.Granted) // as a release of it
 	}
