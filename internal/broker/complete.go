@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -197,7 +198,11 @@ func (b *Broker) redeem(ctx context.Context, caller access.Caller, flow Flow) er
 		return err
 	}
 	flow.Connection, flow.Scopes = c.ID, c.Granted
-	facts := flow.facts("redeemed", vendor.unrequested(c.Granted, c.Requested))
+	said := vendor.unrequested(c.Granted, c.Requested)
+	if crowded, err := b.crowdedGrant(ctx, c, provider, vendor); err == nil && crowded != "" { // advice: without it the consent is good
+		said = strings.TrimPrefix(said+"; "+crowded, "; ")
+	}
+	facts := flow.facts("redeemed", said)
 	facts.Generation = c.Generation
 	caller.Account = flow.Account
 	return b.guard.Event(ctx, caller, access.RedeemCode, facts).Wait(ctx)

@@ -15,6 +15,10 @@ type ConnectionView struct {
 	WorkloadName string
 	ProviderName string
 	Refreshable  bool // a refresh token is stored
+
+	// Other connections that the provider would end with this one: so it is told of a revocation with the last of them. Only
+	// Connection looks for them.
+	SharesGrantWith []string
 }
 
 // ConnectionFilter selects connections; what is empty selects nothing away.
@@ -105,7 +109,12 @@ func (b *Broker) userRefOf(ctx context.Context, caller access.Caller, q Connecti
 
 // Connection returns one connection. Another account's is NotFound. It opens nothing that is sealed.
 func (b *Broker) Connection(ctx context.Context, caller access.Caller, id string) (ConnectionView, error) {
-	return b.permitConnection(ctx, caller, access.GetConnection, id, "")
+	v, err := b.permitConnection(ctx, caller, access.GetConnection, id, "")
+	if err != nil || v.State == Revoked {
+		return v, err
+	}
+	v.SharesGrantWith, err = b.sharingWith(ctx, v.Connection)
+	return v, err
 }
 
 // DeleteConnection removes a connection with what is sealed in it. Nobody is told at the provider: RevokeConnection does

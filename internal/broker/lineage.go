@@ -415,7 +415,7 @@ func (b *Broker) disownLineage(ctx context.Context, c Connection, l Lineage, ren
 func (b *Broker) lineageRevocation(c Connection, l Lineage) Revocation {
 	return Revocation{
 		Account: c.Account, ID: "rv_" + random(15), Connection: c.ID, Column: inLineage, Key: l.place(), Workload: l.Workload, User: l.User,
-		Provider: l.Provider, Generation: c.Generation, Identity: l.Identity, Token: l.Refresh, State: RevocationPending,
+		Provider: l.Provider, Generation: c.Generation, Identity: l.Identity, GrantRef: c.GrantRef, Token: l.Refresh, State: RevocationPending,
 		Due: b.now(), Created: b.now(), Updated: b.now(),
 	}
 }

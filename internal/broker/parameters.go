@@ -152,18 +152,23 @@ func (b *Broker) nameParameters(ctx context.Context, account access.Account, r *
 	if len(r.parameterNames) == 0 {
 		return nil
 	}
+	fields := []string{string(account)}
+	for _, name := range r.parameterNames {
+		fields = append(fields, name, r.CustomParameters[name].Expose())
+	}
+	var err error
+	r.parameters, err = b.macOf(ctx, "connection-parameters-1", fields...)
+	return err
+}
+
+// macOf is a MAC of some texts under a key of the server, hexadecimal. The purpose is no account's id, so that it is never
+// that of a user's reference.
+func (b *Broker) macOf(ctx context.Context, purpose string, texts ...string) (string, error) {
 	var data []byte
-	field := func(s string) {
+	for _, s := range append([]string{purpose}, texts...) {
 		data = binary.BigEndian.AppendUint32(data, uint32(len(s)))
 		data = append(data, s...)
 	}
-	field("connection-parameters-1") // no account's id: so no user's reference can be the same
-	field(string(account))
-	for _, name := range r.parameterNames {
-		field(name)
-		field(r.CustomParameters[name].Expose())
-	}
 	mac, err := b.vault.UserRef(ctx, data)
-	r.parameters = hex.EncodeToString(mac)
-	return err
+	return hex.EncodeToString(mac), err
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -37,6 +38,7 @@ type Revocation struct {
 	Provider   string
 	Generation int64
 	Identity   string
+	GrantRef   string       // of the connection
 	Token      vault.Sealed // empty once it has ended
 	State      RevocationState
 	Detail     string // of the last try, cleaned
@@ -74,9 +76,13 @@ func (r Revocation) hint() string {
 type RevocationStore interface {
 	// RevokeConnection replaces the row of c.Key by c where its generation is still oldGeneration, else returns Conflict.
 	// The fence rises and the lease is cleared. Where r has an ID, the same transaction adds it, leased for ttl. If no
-	// connection is left on c's lineage, that is deleted. It returns Conflict too if last, or the generation of a lineage
-	// that r is of, is not so any more.
-	RevokeConnection(ctx context.Context, c Connection, oldGeneration int64, r Revocation, ttl time.Duration, last bool) error
+	// connection is left on c's lineage, that is deleted. It returns Conflict too if what leaving says, or the generation of a
+	// lineage that r is of, is not so any more: of several that leave at once one is the last.
+	RevokeConnection(ctx context.Context, c Connection, oldGeneration int64, r Revocation, ttl time.Duration, leaving Leaving) error
+	// Sharing returns the ids of the other connections that live on a grant, ordered, at most MaxMaxTokens of them.
+	Sharing(ctx context.Context, of UpstreamGrant) ([]string, error)
+	// BeingRedeemed reports whether a code of the same user at the same provider is being redeemed.
+	BeingRedeemed(ctx context.Context, of UpstreamGrant) (bool, error)
 	// AddRevocation adds a pending one that nobody has leased.
 	AddRevocation(ctx context.Context, r Revocation) error
 	// LeaseRevocation takes the pending one that is due by t for longest and that nobody has leased: its fence and tries
@@ -151,7 +157,7 @@ func (b *Broker) alreadyRevoked(ctx context.Context, caller access.Caller, out R
 }
 
 // revokeHere does the local half. The revocation has no ID where none was begun; if that is because other connections live
-// on the same refresh token, its Detail names them. With now it is leased, for the try that
+// on the same refresh token, or would end with it at the provider, its Detail names them. With now it is leased, for the try that
 // follows; else SweepRevocations makes the first one.
 func (b *Broker) revokeHere(ctx context.Context, account access.Account, id string, skip, now bool) (Connection, Revocation, error) {
 	const tries = 5 // each loses to somebody who changed the row
@@ -162,12 +168,12 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 		}
 		var r Revocation
 		var ttl time.Duration
-		others, err := b.sharedWith(ctx, c)
+		leaving, why, err := b.leaving(ctx, c)
 		if err != nil {
 			return c, r, err
 		}
-		if len(others) > 0 && !skip {
-			r.Detail = "the provider is not told: the connections " + several(others) + " live on the same refresh token, which is revoked with the last of them"
+		if why != "" && !skip {
+			r.Detail = why
 		} else if !skip && (len(c.Refresh) > 0 || len(c.Access) > 0 || c.Lineage != "") {
 			if r, err = b.revocationOf(ctx, c); err != nil {
 				return c, Revocation{}, err
@@ -179,7 +185,7 @@ func (b *Broker) revokeHere(ctx context.Context, account access.Account, id stri
 		next := c
 		next.Access, next.Refresh, next.Attributes, next.Upstream, next.Claims, next.Expires = nil, nil, nil, nil, nil, time.Time{}
 		next.State, next.Reason, next.Generation, next.Updated = Revoked, "revoked", c.Generation+1, b.now()
-		err = b.store.RevokeConnection(ctx, next, c.Generation, r, ttl, len(others) == 0)
+		err = b.store.RevokeConnection(ctx, next, c.Generation, r, ttl, leaving)
 		if !errors.Is(err, fault.Conflict) || try == tries {
 			return next, r, err
 		}
@@ -203,7 +209,7 @@ func (b *Broker) revocationOf(ctx context.Context, c Connection) (Revocation, er
 	}
 	r := Revocation{
 		Account: c.Account, ID: "rv_" + random(15), Connection: c.ID, Column: "refresh", Key: c.Key, Workload: c.Workload, User: c.User,
-		Provider: c.Provider, Generation: c.Generation, Identity: c.Identity, Token: c.Refresh, State: RevocationPending,
+		Provider: c.Provider, Generation: c.Generation, Identity: c.Identity, GrantRef: c.GrantRef, Token: c.Refresh, State: RevocationPending,
 		Due: b.now(), Created: b.now(), Updated: b.now(),
 	}
 	valid := len(c.Access) > 0 && (c.Expires.IsZero() || c.Expires.After(b.now()))
@@ -215,11 +221,13 @@ func (b *Broker) revocationOf(ctx context.Context, c Connection) (Revocation, er
 
 // tryRevocation makes one try under the lease that the caller has, stores what came of it, and records it.
 func (b *Broker) tryRevocation(ctx context.Context, caller access.Caller, r Revocation) (Revocation, error) {
+	r.Updated = b.now()
 	var err error
-	r.State, err = b.revokeUpstream(ctx, r)
-	r.Detail, r.Updated = "", b.now()
+	if r.State, r.Detail, err = b.wouldEndOthers(ctx, r); r.State == "" && err == nil {
+		r.State, err = b.revokeUpstream(ctx, r)
+	}
 	if err != nil {
-		r.Detail = detail(err)
+		r.State, r.Detail = cmp.Or(r.State, mendable(err)), detail(err)
 	}
 	if r.State == RevocationPending && r.Tries >= maxRevocationTries {
 		r.State = RevocationFailed

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -63,6 +64,15 @@ func checkProviderTags(tags map[string]string) error {
 		if err := checkNames("tags", key, strings.Fields(tags[key])); err != nil {
 			return err
 		}
+	}
+	switch grants, set := tags[identity.TagGrants]; {
+	case set && grants != string(Shared) && grants != string(Separate):
+		return fault.Field("tags", "the tag %s is %s or %s, not %q", identity.TagGrants, Shared, Separate, clean(grants, 64))
+	case tags[identity.TagMaxTokens] == "":
+		return nil
+	}
+	if n, err := strconv.Atoi(tags[identity.TagMaxTokens]); err != nil || n < 1 || n > MaxMaxTokens {
+		return fault.Field("tags", "the tag %s is a number from 1 to %d, not %q", identity.TagMaxTokens, MaxMaxTokens, clean(tags[identity.TagMaxTokens], 64))
 	}
 	return nil
 }

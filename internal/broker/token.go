@@ -432,7 +432,10 @@ func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant 
 	if c.Attributes, err = b.sealAttributes(ctx, c, grant.Attributes); err != nil {
 		return c, err
 	}
-	c.Upstream, err = b.sealUpstream(ctx, c, u)
+	if c.Upstream, err = b.sealUpstream(ctx, c, u); err != nil {
+		return c, err
+	}
+	c.GrantRef, err = b.grantRef(ctx, c, u)
 	return c, err
 }
 

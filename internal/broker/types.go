@@ -145,6 +145,7 @@ type Connection struct {
 	Resource   string       // that the scopes name, at a vendor with Resources
 	Parameters string       // MAC of the custom parameters that decide which token comes; "" for none
 	ParamNames []string     // of those parameters
+	GrantRef   string       // MAC of the grant at the provider that the tokens are of; "" if the account there is not known
 	Lineage    string       // id of the lineage whose refresh token it lives on; "" for one of its own, or none
 	TokenType  string
 	Expires    time.Time // of the access token; zero where the provider did not say
@@ -258,6 +259,8 @@ type Vendor struct {
 	RefreshRotates  Rotation
 	Revocation      string       // where tokens are revoked: relative to the token endpoint, or https, where {client_id} stands for the client's; "" for nowhere
 	Revoke          RevokeRecipe // how, at Revocation
+	Grants          Sharing      // whether revoking a token ends the other tokens of that user and client too
+	MaxTokens       int          // refresh tokens of one grant: the vendor drops the oldest of more; 0 if that is not known
 
 	// Resources is set if an access token is for one resource, which its scopes name, and a refresh token for all of them.
 	Resources *ResourceRule

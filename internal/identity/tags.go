@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -39,7 +40,7 @@ func DropTags(old map[string]string, keys []string) (map[string]string, error) {
 		switch {
 		case k == TagVault:
 			return nil, fixedTag("tagKeys")
-		case k != TagAssurance && k != TagPresentation && k != TagAllowed && strings.HasPrefix(strings.ToLower(k), reservedTags):
+		case k != TagAssurance && !slices.Contains([]string{TagPresentation, TagAllowed, TagGrants, TagMaxTokens}, k) && strings.HasPrefix(strings.ToLower(k), reservedTags):
 			return nil, fault.Field("tagKeys", "%q is not a tag that the server knows, and tags that begin with %s are reserved", clip(k), reservedTags)
 		}
 		delete(out, k)

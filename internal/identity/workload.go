@@ -21,6 +21,10 @@ const (
 	TagPresentation = "tabard:presentation-parameters" // they change how a user is asked, and do not choose the token
 	TagAllowed      = "tabard:allowed-parameters"      // they can widen a token, and may be sent all the same
 
+	// Of a credential provider too: what a revocation there ends, "shared" or "separate", and how many refresh tokens it keeps.
+	TagGrants    = "tabard:grants"
+	TagMaxTokens = "tabard:max-tokens"
+
 	Verified = "verified" // value of TagAssurance: users proven by a token. It is what no tag means.
 	Asserted = "asserted" // value of TagAssurance: also users whom the calling agent names
 )
@@ -177,7 +181,7 @@ func CheckTags(tags map[string]string) error {
 			if v != "default" {
 				return fault.Field("tags", "there is no vault %q: the tag %s can only be default", clip(v), k)
 			}
-		case TagPresentation, TagAllowed:
+		case TagPresentation, TagAllowed, TagGrants, TagMaxTokens:
 		default:
 			return fault.Field("tags", "%q is not a tag that the server knows, and tags that begin with %s are reserved", clip(k), reservedTags)
 		}

@@ -72,6 +72,8 @@ type row struct {
 	Revocation            string            `json:"revocation"`            // "": nowhere. Relative to the token endpoint, or https on one of hosts
 	Hosts                 []string          `json:"hosts"`                 // none. The vendor's hosts, beside the token endpoint's, that get its tokens
 	Revoke                recipe            `json:"revoke"`                // RFC 7009
+	Grants                broker.Sharing    `json:"grants"`                // "": not known. "shared" or "separate": what a revocation ends
+	MaxTokens             int               `json:"maxTokens"`             // 0: not known. Refresh tokens of one grant, the oldest of which goes
 	Verified              Verification      `json:"verified"`              // required
 	Sources               []string          `json:"sources"`               // where the entry was read
 	Notes                 []string          `json:"notes"`                 // for people

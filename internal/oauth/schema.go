@@ -25,6 +25,10 @@ func (r row) check() error {
 		return fmt.Errorf("authMethod %q", r.AuthMethod)
 	case !slices.Contains([]broker.Rotation{broker.RotationUnknown, broker.RotationNone, broker.RotationStrict}, r.Rotation):
 		return fmt.Errorf("rotation %q", r.Rotation)
+	case !slices.Contains([]broker.Sharing{broker.SharingUnknown, broker.Shared, broker.Separate}, r.Grants):
+		return fmt.Errorf("grants %q: leave it out, or say %q or %q", r.Grants, broker.Shared, broker.Separate)
+	case r.MaxTokens < 0 || r.MaxTokens > broker.MaxMaxTokens:
+		return fmt.Errorf("maxTokens %d: 1 to %d, or leave it out", r.MaxTokens, broker.MaxMaxTokens)
 	case !slices.Contains([]Verification{ByDocumentation, ByScript, ByReality}, r.Verified):
 		return fmt.Errorf("verified %q", r.Verified)
 	case !separates(r.ScopeSeparator) || !separates(r.AnswerSeparator):
@@ -215,6 +219,8 @@ func (r row) vendor() broker.Vendor {
 		RefreshRotates:        r.Rotation,
 		Revocation:            r.Revocation,
 		Revoke:                broker.RevokeRecipe(r.Revoke),
+		Grants:                r.Grants,
+		MaxTokens:             r.MaxTokens,
 		Resources:             (*broker.ResourceRule)(r.Resources),
 		UserScopes:            r.UserScopes,
 		TokenHeaders:          r.TokenHeaders,

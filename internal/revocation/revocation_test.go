@@ -150,7 +150,7 @@ func (e *ends) EndConnection(ctx context.Context, caller access.Caller, id strin
 	}
 	next := c
 	next.Access, next.Refresh, next.State, next.Generation = nil, nil, broker.Revoked, c.Generation+1
-	if err := e.db.RevokeConnection(ctx, next, c.Generation, r, 0, true); err != nil {
+	if err := e.db.RevokeConnection(ctx, next, c.Generation, r, 0, broker.Leaving{LastOfLineage: true}); err != nil {
 		return broker.Ended{}, err
 	}
 	e.mu.Lock()

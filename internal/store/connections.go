@@ -14,7 +14,7 @@ import (
 
 const connectionColumns = `account, key, id, workload, user_ref, provider, flow, asserted, resources, audiences, requested,
 	granted, access, refresh, token_type, expires, state, reason, generation, identity, fence, lease_until, created, updated,
-	extra, upstream, claims, resource, lineage, parameters, parameter_names`
+	extra, upstream, claims, resource, lineage, parameters, parameter_names, grant_ref`
 
 func scanConnection(s scanner) (c broker.Connection, err error) {
 	var resources, audiences, requested, granted, names string
@@ -22,7 +22,7 @@ func scanConnection(s scanner) (c broker.Connection, err error) {
 	err = s.Scan((*string)(&c.Account), &c.Key, &c.ID, &c.Workload, &c.User, &c.Provider, &c.Flow, &c.Asserted, &resources,
 		&audiences, &requested, &granted, (*[]byte)(&c.Access), (*[]byte)(&c.Refresh), &c.TokenType, &expires,
 		(*string)(&c.State), &c.Reason, &c.Generation, &c.Identity, &c.Fence, &lease, &created, &updated,
-		(*[]byte)(&c.Attributes), (*[]byte)(&c.Upstream), (*[]byte)(&c.Claims), &c.Resource, &c.Lineage, &c.Parameters, &names)
+		(*[]byte)(&c.Attributes), (*[]byte)(&c.Upstream), (*[]byte)(&c.Claims), &c.Resource, &c.Lineage, &c.Parameters, &names, &c.GrantRef)
 	if err != nil {
 		return c, err
 	}
@@ -42,14 +42,14 @@ func connectionValues(c broker.Connection) []any {
 		encodeList(c.Audiences), encodeList(c.Requested), encodeList(c.Granted), blob(c.Access), blob(c.Refresh), c.TokenType,
 		millis(c.Expires), string(c.State), c.Reason, c.Generation, c.Identity, millis(c.Created), millis(c.Updated),
 		blob(c.Attributes), blob(c.Upstream), blob(c.Claims), c.Resource, c.Lineage, c.Parameters, encodeList(c.ParamNames),
-		string(c.Account), c.Key}
+		c.GrantRef, string(c.Account), c.Key}
 }
 
 const connectionSet = `id = $1, workload = $2, user_ref = $3, provider = $4, flow = $5, asserted = $6,
 	resources = $7, audiences = $8, requested = $9, granted = $10, access = $11, refresh = $12, token_type = $13,
 	expires = $14, state = $15, reason = $16, generation = $17, identity = $18, created = $19, updated = $20, extra = $21,
-	upstream = $22, claims = $23, resource = $24, lineage = $25, parameters = $26, parameter_names = $27, lease_until = 0
-	WHERE account = $28 AND key = $29`
+	upstream = $22, claims = $23, resource = $24, lineage = $25, parameters = $26, parameter_names = $27, grant_ref = $28,
+	lease_until = 0 WHERE account = $29 AND key = $30`
 
 // Connection implements broker.ConnectionStore.
 func (d *DB) Connection(ctx context.Context, account access.Account, key string) (broker.Connection, error) {
@@ -130,7 +130,7 @@ func swapConnection(ctx context.Context, s session, c broker.Connection, oldGene
 	if oldGeneration == 0 {
 		return insertConnection(ctx, s, c)
 	}
-	const query = `UPDATE connections SET fence = fence + 1, ` + connectionSet + ` AND generation = $30`
+	const query = `UPDATE connections SET fence = fence + 1, ` + connectionSet + ` AND generation = $31`
 	n, err := s.exec(ctx, query, append(connectionValues(c), oldGeneration)...)
 	if err := replaced(n, err, c); err != nil {
 		return err
@@ -141,9 +141,10 @@ func swapConnection(ctx context.Context, s session, c broker.Connection, oldGene
 func insertConnection(ctx context.Context, s session, c broker.Connection) error {
 	const query = `INSERT INTO connections (id, workload, user_ref, provider, flow, asserted, resources, audiences, requested,
 		granted, access, refresh, token_type, expires, state, reason, generation, identity, created, updated, extra,
-		upstream, claims, resource, lineage, parameters, parameter_names, account, key, fence, lease_until)
+		upstream, claims, resource, lineage, parameters, parameter_names, grant_ref, account, key, fence,
+		lease_until)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-		$27, $28, $29, $30, 0)`
+		$27, $28, $29, $30, $31, 0)`
 	_, err := s.exec(ctx, query, append(connectionValues(c), c.Fence)...)
 	if err != nil {
 		return unique(orphan(err, "the credential provider of the connection does not exist"), "the connection exists already")
@@ -218,7 +219,7 @@ func settleOlder(ctx context.Context, s session, c broker.Connection) error {
 // cleared it. Repeating a call that succeeded, because its answer was lost, succeeds.
 func (d *DB) FinishLease(ctx context.Context, c broker.Connection, fence int64, outcome string) error {
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
-		const query = `UPDATE connections SET ` + connectionSet + ` AND fence = $30`
+		const query = `UPDATE connections SET ` + connectionSet + ` AND fence = $31`
 		n, err := s.exec(ctx, query, append(connectionValues(c), fence)...)
 		if err := replaced(n, err, c); err != nil {
 			return err

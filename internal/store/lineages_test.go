@@ -133,14 +133,14 @@ func TestM05_LeavingALineage(t *testing.T) {
 			return c
 		}
 		none := broker.Revocation{}
-		wantCode(t, "not the last", db.RevokeConnection(ctx, gone("k1"), 1, none, 0, true), fault.Conflict)
+		wantCode(t, "not the last", db.RevokeConnection(ctx, gone("k1"), 1, none, 0, broker.Leaving{LastOfLineage: true}), fault.Conflict)
 		moved := aLineage("l1")
 		moved.Workload, moved.Generation = "w2", 2
 		c := living("k1", "l1")
 		c.Key, c.Workload = "k9", "w2"
 		wantCode(t, "moving one of two", db.MoveConnection(ctx, c, "k1", 1, moved), fault.Conflict)
 		won := race(t, 2, fault.Conflict, func(i int) error {
-			return db.RevokeConnection(ctx, gone([]string{"k1", "k2"}[i]), 1, none, 0, false)
+			return db.RevokeConnection(ctx, gone([]string{"k1", "k2"}[i]), 1, none, 0, broker.Leaving{LastOfLineage: false})
 		})
 		if won != 1 {
 			t.Fatalf("%d of two left as if the other stayed", won)
@@ -152,7 +152,7 @@ func TestM05_LeavingALineage(t *testing.T) {
 			t.Error(err)
 		}
 		for _, key := range []string{"k1", "k2"} {
-			err := db.RevokeConnection(ctx, gone(key), 1, none, 0, true)
+			err := db.RevokeConnection(ctx, gone(key), 1, none, 0, broker.Leaving{LastOfLineage: true})
 			if c := ok(db.Connection(ctx, account, key))(t); err != nil && c.State != broker.Revoked {
 				t.Error(err)
 			}

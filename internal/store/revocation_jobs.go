@@ -95,8 +95,9 @@ func (d *DB) EraseUser(ctx context.Context, account access.Account, ref string) 
 		`DELETE FROM lineages WHERE account = $1 AND user_ref = $2`,
 		// The key has the MAC of the parameters in it (ADR 20). Nothing is looked up by it any more: the row is for the trail.
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none}, parameters = '', parameter_names = '',
-			key = 'erased-' || id WHERE account = $1 AND user_ref = $2 AND state = 'revoked'`,
+			grant_ref = '', key = 'erased-' || id WHERE account = $1 AND user_ref = $2 AND state = 'revoked'`,
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none} WHERE account = $1 AND user_ref = $2`,
+		`UPDATE revocations SET grant_ref = '' WHERE account = $1 AND user_ref = $2`,
 		`UPDATE flows SET parameters = '', parameter_names = '', sent_names = '' WHERE account = $1 AND user_ref = $2
 			AND state IN ('redeemed', 'failed')`,
 	}

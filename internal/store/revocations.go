@@ -8,22 +8,25 @@ import (
 	"github.com/tabard-id/tabard/internal/broker"
 )
 
-const revocationColumns = `account, id, connection, in_column, key, workload, user_ref, provider, generation, identity, token,
+const revocationColumns = `account, id, connection, in_column, key, workload, user_ref, provider, generation, identity, grant_ref, token,
 	state, detail, tries, fence, due, created, updated`
 
 func scanRevocation(s scanner) (r broker.Revocation, err error) {
 	var due, created, updated int64
 	err = s.Scan((*string)(&r.Account), &r.ID, &r.Connection, &r.Column, &r.Key, &r.Workload, &r.User, &r.Provider, &r.Generation,
-		&r.Identity, (*[]byte)(&r.Token), (*string)(&r.State), &r.Detail, &r.Tries, &r.Fence, &due, &created, &updated)
+		&r.Identity, &r.GrantRef, (*[]byte)(&r.Token), (*string)(&r.State), &r.Detail, &r.Tries, &r.Fence, &due, &created, &updated)
 	r.Token = sealed(r.Token)
 	r.Due, r.Created, r.Updated = fromMillis(due), fromMillis(created), fromMillis(updated)
 	return r, err
 }
 
 // RevokeConnection implements broker.RevocationStore.
-func (d *DB) RevokeConnection(ctx context.Context, c broker.Connection, oldGeneration int64, r broker.Revocation, ttl time.Duration, last bool) error {
+func (d *DB) RevokeConnection(ctx context.Context, c broker.Connection, oldGeneration int64, r broker.Revocation, ttl time.Duration, leaving broker.Leaving) error {
 	return d.engine.write(ctx, func(ctx context.Context, s session) error {
-		if err := leaveLineage(ctx, s, c, r, last); err != nil {
+		if err := leaveGrant(ctx, s, leaving); err != nil {
+			return err
+		}
+		if err := leaveLineage(ctx, s, c, r, leaving.LastOfLineage); err != nil {
 			return err
 		}
 		if err := swapConnection(ctx, s, c, oldGeneration); err != nil || r.ID == "" {
@@ -41,10 +44,10 @@ func (d *DB) AddRevocation(ctx context.Context, r broker.Revocation) error {
 // addRevocation leases the row for ttl; with 0 nobody has the lease.
 func addRevocation(ctx context.Context, s session, r broker.Revocation, ttl time.Duration) error {
 	const query = `INSERT INTO revocations (` + revocationColumns + `, lease_until)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-		CASE WHEN $19 > 0 THEN {now} + $19 ELSE 0 END)`
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+		CASE WHEN $20 > 0 THEN {now} + $20 ELSE 0 END)`
 	_, err := s.exec(ctx, query, string(r.Account), r.ID, r.Connection, r.Column, r.Key, r.Workload, r.User, r.Provider, r.Generation,
-		r.Identity, blob(r.Token), string(r.State), r.Detail, r.Tries, r.Fence, millis(r.Due), millis(r.Created), millis(r.Updated),
+		r.Identity, r.GrantRef, blob(r.Token), string(r.State), r.Detail, r.Tries, r.Fence, millis(r.Due), millis(r.Created), millis(r.Updated),
 		ttl.Milliseconds())
 	return unique(orphan(err, "the credential provider of the revocation does not exist"), "the revocation exists already")
 }

@@ -13,7 +13,7 @@ import (
 func aRevocation(c broker.Connection, id string) broker.Revocation {
 	return broker.Revocation{
 		Account: c.Account, ID: id, Connection: c.ID, Column: "refresh", Key: c.Key, Workload: c.Workload, User: c.User, Provider: c.Provider,
-		Generation: c.Generation, Identity: c.Identity, Token: c.Refresh, State: broker.RevocationPending, Due: at, Created: at, Updated: at,
+		Generation: c.Generation, Identity: c.Identity, GrantRef: c.GrantRef, Token: c.Refresh, State: broker.RevocationPending, Due: at, Created: at, Updated: at,
 	}
 }
 
@@ -116,10 +116,10 @@ func TestRevocations(t *testing.T) {
 		gone.Generation, gone.State, gone.Access, gone.Refresh = 2, broker.Revoked, nil, nil
 		r := aRevocation(c, "r1")
 		r.Tries, r.Fence = 1, 1
-		wantCode(t, "another generation", db.RevokeConnection(ctx, gone, 5, r, ttl, true), fault.Conflict)
+		wantCode(t, "another generation", db.RevokeConnection(ctx, gone, 5, r, ttl, broker.Leaving{LastOfLineage: true}), fault.Conflict)
 		_, err := db.RevocationOf(ctx, account, c.ID)
 		wantCode(t, "nothing is left of what failed", err, fault.NotFound)
-		must(t, db.RevokeConnection(ctx, gone, 1, r, ttl, true))
+		must(t, db.RevokeConnection(ctx, gone, 1, r, ttl, broker.Leaving{LastOfLineage: true}))
 		wantEqual(t, "revocation", got[broker.Revocation](t)(db.RevocationOf(ctx, account, c.ID)), r)
 		_, err = db.RevocationOf(ctx, other, c.ID)
 		wantCode(t, "another account's", err, fault.NotFound)
