@@ -413,6 +413,7 @@ type Connection struct {
 	GrantedScopes   []string              `json:"grantedScopes,omitzero"`
 	Resources       []string              `json:"resources,omitzero"`
 	Audiences       []string              `json:"audiences,omitzero"`
+	SharesGrantWith []string              `json:"sharesGrantWith,omitzero"`
 	Resource        string                `json:"resource,omitempty"`
 	Parameters      []string              `json:"parameters,omitzero"`
 	TokenType       string                `json:"tokenType,omitempty"`

@@ -99,12 +99,17 @@ func connectionList(t terminal, f *finder) *cobra.Command {
 func connectionGet(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get ID", Short: "Show a connection", Args: exactly("ID"), ValidArgsFunction: connectionIDs(f),
+		Long: "Shows a connection. SHARES GRANT WITH are the others that the provider would end with this one: GitHub and\n" +
+			"Google, for example, end all that a client has of a user. So they are told of a revocation with the last of\n" +
+			"these connections.",
 		Example: examples("tabard connection get cn_8f2kq3 --output json", "all there is to know about it, but its tokens"),
 	}
 	switching(cmd, t, f, func(ctx context.Context, c *client, id string) (*api.Connection, error) {
 		a, err := call[api.GetConnectionResponse](ctx, c, api.OpGetConnection, api.GetConnectionRequest{ConnectionID: id})
 		return a.Connection, err
-	}, connectionColumns())
+	}, append(connectionColumns(), column[api.Connection]{
+		name: "SHARES GRANT WITH", text: func(c api.Connection) string { return cmp.Or(list(c.SharesGrantWith), "-") },
+	}))
 	return cmd
 }
 
@@ -114,7 +119,9 @@ func connectionRevoke(t terminal, f *finder) *cobra.Command {
 		Use: "revoke ID", Short: "Revoke a connection", Args: exactly("ID"), ValidArgsFunction: connectionIDs(f),
 		Long: "Revokes a connection: from now on nothing is given out of it, and its tokens are revoked at the provider. What came of that is\n" +
 			"in the column UPSTREAM: revoked, pending (it is tried again), unsupported (the provider has no way; a token that is out lives\n" +
-			"until it expires), failed or skipped.",
+			"until it expires), failed or skipped. If the provider would end other connections too\n" +
+			"(tabard connection get names them), it is told with the last of them, and DETAIL says so: tabard revoke ends\n" +
+			"all of a user's at a provider in one stroke.",
 		Example: examples(
 			"tabard connection revoke cn_8f2kq3", "here and at the provider",
 			"tabard connection revoke cn_8f2kq3 --skip-upstream", "here only"),

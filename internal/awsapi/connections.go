@@ -71,7 +71,7 @@ func connectionOf(v broker.ConnectionView) *api.Connection {
 	a := &api.Connection{
 		ConnectionID: v.ID, WorkloadName: v.WorkloadName, WorkloadUid: v.Workload, UserRef: v.User, Asserted: v.Asserted,
 		ProviderName: v.ProviderName, Flow: v.Flow, State: api.ConnectionStateFilter(v.State), Reason: v.Reason,
-		RequestedScopes: v.Requested, GrantedScopes: v.Granted, Resources: v.Resources, Audiences: v.Audiences, Resource: v.Resource, Parameters: v.ParamNames, TokenType: v.TokenType,
+		RequestedScopes: v.Requested, GrantedScopes: v.Granted, Resources: v.Resources, Audiences: v.Audiences, Resource: v.Resource, SharesGrantWith: v.SharesGrantWith, Parameters: v.ParamNames, TokenType: v.TokenType,
 		Refreshable: v.Refreshable, Generation: v.Generation, CreatedTime: api.At(v.Created), LastUpdatedTime: api.At(v.Updated),
 	}
 	if !v.Expires.IsZero() {
