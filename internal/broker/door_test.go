@@ -87,7 +87,7 @@ func TestM06_EveryOperationSeesTheSame(t *testing.T) {
 
 type noKeys struct{}
 
-func (noKeys) JWKS(context.Context, string, string) ([]byte, error) {
+func (noKeys) JWKS(context.Context, access.Account, string, string) ([]byte, error) {
 	return nil, fault.New(fault.Unavailable, "none")
 }
 

@@ -90,7 +90,7 @@ func (s *Server) recoverRoot(ctx context.Context, account access.Account) (ident
 type noKeys struct{}
 
 // JWKS implements identity.KeySource.
-func (noKeys) JWKS(context.Context, string, string) ([]byte, error) {
+func (noKeys) JWKS(context.Context, access.Account, string, string) ([]byte, error) {
 	return nil, fault.New(fault.Unavailable, "no keys are fetched during a recovery")
 }
 

@@ -125,7 +125,7 @@ func (t *trail) Append(ctx context.Context, batch []access.Record) error {
 // nobody has no keys: users are asserted here.
 type nobody struct{}
 
-func (nobody) JWKS(context.Context, string, string) ([]byte, error) {
+func (nobody) JWKS(context.Context, access.Account, string, string) ([]byte, error) {
 	return nil, fault.New(fault.Unavailable, "no keys")
 }
 

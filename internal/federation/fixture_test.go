@@ -70,13 +70,13 @@ type source struct {
 	host    string // where the keys are, if not at the issuer
 }
 
-func (s *source) IssuerMetadata(_ context.Context, issuer string, _ bool) (keyring.Metadata, error) {
+func (s *source) IssuerMetadata(_ context.Context, _ access.Account, issuer string, _ bool) (keyring.Metadata, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return keyring.Metadata{JWKS: cmp.Or(s.host, issuer) + "/keys"}, nil
 }
 
-func (s *source) JWKS(context.Context, string, string) ([]byte, error) {
+func (s *source) JWKS(context.Context, access.Account, string, string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetches++

@@ -163,7 +163,7 @@ type idp struct {
 	gate  chan struct{} // when set, a fetch waits for it to close
 }
 
-func (p *idp) JWKS(ctx context.Context, issuer, uri string) ([]byte, error) {
+func (p *idp) JWKS(ctx context.Context, _ access.Account, issuer, uri string) ([]byte, error) {
 	p.mu.Lock()
 	p.calls = append(p.calls, issuer+" "+uri)
 	doc, err, gate := p.doc, p.err, p.gate

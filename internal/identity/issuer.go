@@ -46,7 +46,7 @@ func (s *Service) CreateIssuer(ctx context.Context, caller access.Caller, i Issu
 	var pins map[string]string
 	if i.UserInfo && s.metadata != nil { // users' tokens go there: whoever vouches for the issuer vouches for where it is now
 		var m keyring.Metadata
-		if m, pins, err = s.readMetadata(ctx, i.URL); err != nil {
+		if m, pins, err = s.readMetadata(ctx, caller.Account, i.URL); err != nil {
 			return Issuer{}, err
 		}
 		if pins[keyring.UserInfoPin] == "" {

@@ -71,7 +71,7 @@ func (s *Service) SetIssuerLogin(ctx context.Context, caller access.Caller, n Ne
 	} else if err != nil {
 		return err
 	}
-	m, pins, err := s.readMetadata(ctx, n.Issuer)
+	m, pins, err := s.readMetadata(ctx, caller.Account, n.Issuer)
 	if err != nil {
 		return err
 	}

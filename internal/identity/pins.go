@@ -21,11 +21,11 @@ type PinStore interface {
 }
 
 // readMetadata reads where the issuer's metadata leads now, and the origins of what it names besides a login client's.
-func (s *Service) readMetadata(ctx context.Context, issuer string) (keyring.Metadata, map[string]string, error) {
+func (s *Service) readMetadata(ctx context.Context, account access.Account, issuer string) (keyring.Metadata, map[string]string, error) {
 	if s.metadata == nil {
 		return keyring.Metadata{}, nil, fault.New(fault.Unavailable, "this server reads no metadata of issuers")
 	}
-	m, err := s.metadata.IssuerMetadata(ctx, issuer, true)
+	m, err := s.metadata.IssuerMetadata(ctx, account, issuer, true)
 	pins := map[string]string{}
 	for name, address := range map[string]string{keyring.KeysPin: m.JWKS, keyring.UserInfoPin: m.UserInfo} {
 		if o := keyring.Origin(address); o != "" {
@@ -61,7 +61,7 @@ func (s *Service) repin(ctx context.Context, caller access.Caller, issuer string
 	if len(have) == 0 {
 		return fault.New(fault.NotFound, "the issuer %s has no endpoints to accept: none was followed yet", clip(issuer))
 	}
-	m, pins, err := s.readMetadata(ctx, issuer)
+	m, pins, err := s.readMetadata(ctx, caller.Account, issuer)
 	if err != nil {
 		return err
 	}

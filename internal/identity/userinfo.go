@@ -18,7 +18,7 @@ type UserInfoSource interface {
 	// UserInfo returns the claims that a UserInfo endpoint answers to the token (OIDC Core §5.3). It returns Invalid where
 	// the endpoint may not be used, does not accept the token or gives an answer that cannot be used, and Unavailable where
 	// it does not answer.
-	UserInfo(ctx context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error)
+	UserInfo(ctx context.Context, account access.Account, endpoint string, token secret.Text) (map[string]json.RawMessage, error)
 }
 
 // UserDescription is who stands behind a workload access token.
@@ -79,7 +79,7 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 	if err != nil {
 		return UserInfo{}, err
 	}
-	claims, err := s.userInfo.UserInfo(ctx, endpoint, jwt)
+	claims, err := s.userInfo.UserInfo(ctx, caller.Account, endpoint, jwt)
 	if err != nil {
 		return UserInfo{}, err
 	}
@@ -106,7 +106,7 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 
 // userInfoEndpoint is where the issuer's metadata says that users' tokens may be shown, on the host that is pinned.
 func (s *Service) userInfoEndpoint(ctx context.Context, account access.Account, issuer string) (string, error) {
-	m, err := s.metadata.IssuerMetadata(ctx, issuer, false)
+	m, err := s.metadata.IssuerMetadata(ctx, account, issuer, false)
 	switch {
 	case err != nil:
 		return "", err

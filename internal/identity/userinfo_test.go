@@ -26,14 +26,14 @@ type answering struct {
 }
 
 // IssuerMetadata names endpoints at the issuer, or where a test moved them.
-func (a *answering) IssuerMetadata(_ context.Context, issuer string, _ bool) (keyring.Metadata, error) {
+func (a *answering) IssuerMetadata(_ context.Context, _ access.Account, issuer string, _ bool) (keyring.Metadata, error) {
 	return keyring.Metadata{
 		Authorization: cmp.Or(a.authorize, issuer+"/authorize"), Token: cmp.Or(a.token, issuer+"/token"),
 		UserInfo: cmp.Or(a.moved, issuer+"/userinfo"), JWKS: cmp.Or(a.keys, issuer+"/keys"),
 	}, nil
 }
 
-func (a *answering) UserInfo(_ context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
+func (a *answering) UserInfo(_ context.Context, _ access.Account, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
 	a.issuer, a.tokens = strings.TrimSuffix(endpoint, "/userinfo"), append(a.tokens, token.Expose())
 	if a.err != nil {
 		return nil, a.err

@@ -32,7 +32,7 @@ type Source interface {
 	// JWKS returns the JWK set document of the issuer: from jwksURI, or where that is "" from the issuer's discovery
 	// document, whose "issuer" MUST equal issuer. The answer is at most 1 MiB. An Unavailable fault means that the
 	// issuer did not answer; an Unauthenticated fault that its answer cannot be used.
-	JWKS(ctx context.Context, issuer, jwksURI string) ([]byte, error)
+	JWKS(ctx context.Context, account access.Account, issuer, jwksURI string) ([]byte, error)
 }
 
 // Issuer says whose keys are meant, and where they are.
@@ -179,7 +179,7 @@ func (r *Ring[K]) fetchLocked(ctx context.Context, id Issuer, e *keySet[K]) {
 		err = fetchErr
 		return
 	}
-	doc, fetchErr := r.source.JWKS(ctx, id.URL, address)
+	doc, fetchErr := r.source.JWKS(ctx, id.Account, id.URL, address)
 	if fetchErr != nil {
 		err = fetchErr
 		return

@@ -13,7 +13,7 @@ import (
 // fetches counts what issuers were asked.
 type fetches map[string]int
 
-func (f fetches) JWKS(_ context.Context, issuer, _ string) ([]byte, error) {
+func (f fetches) JWKS(_ context.Context, _ access.Account, issuer, _ string) ([]byte, error) {
 	f[issuer]++
 	return []byte(issuer), nil
 }

@@ -20,7 +20,7 @@ type Metadata struct{ Authorization, Token, UserInfo, JWKS string }
 type MetadataSource interface {
 	// IssuerMetadata reads the issuer's discovery document, which may be ten minutes old unless anew. Its "issuer" MUST
 	// equal issuer. Invalid means that it cannot be used, Unavailable that there was no answer.
-	IssuerMetadata(ctx context.Context, issuer string, anew bool) (Metadata, error)
+	IssuerMetadata(ctx context.Context, account access.Account, issuer string, anew bool) (Metadata, error)
 }
 
 // Pins keeps the origin of each endpoint of an issuer as it was when its metadata was first believed.
@@ -95,7 +95,7 @@ func (r *Ring[K]) address(ctx context.Context, id Issuer) (string, error) {
 	if id.JWKSURI != "" || r.metadata == nil {
 		return id.JWKSURI, nil
 	}
-	m, err := r.metadata.IssuerMetadata(ctx, id.URL, false)
+	m, err := r.metadata.IssuerMetadata(ctx, id.Account, id.URL, false)
 	if err == nil {
 		err = Hold(ctx, r.pins, id.Account, id.URL, r.pin, m.JWKS)
 	}

@@ -16,7 +16,7 @@ import (
 
 func authorizationQuery(t *testing.T, endpoint string, v broker.Vendor, r broker.AuthorizationRequest) url.Values {
 	t.Helper()
-	got, err := newClient(t, oauth.Config{}).AuthorizationURL(broker.Endpoints{Authorization: endpoint}, broker.Provider{ClientID: "id"}, v, r)
+	got, err := newClient(t, oauth.Config{}).AuthorizationURL(broker.Endpoints{Authorization: endpoint}, broker.Provider{Account: account, ClientID: "id"}, v, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +87,14 @@ func TestC16_PKCEIsAlwaysSent(t *testing.T) {
 		t.Errorf("vendor without PKCE: got %v", got)
 	}
 	r.Verifier = secret.Text{}
-	if _, err := newClient(t, oauth.Config{}).AuthorizationURL(broker.Endpoints{Authorization: "https://p.example/auth"}, broker.Provider{}, broker.Vendor{}, r); !errors.Is(err, fault.Internal) {
+	if _, err := newClient(t, oauth.Config{}).AuthorizationURL(broker.Endpoints{Authorization: "https://p.example/auth"}, broker.Provider{Account: account}, broker.Vendor{}, r); !errors.Is(err, fault.Internal) {
 		t.Errorf("without a verifier: got %v, want Internal", err)
 	}
 }
 
 func TestAuthorizationEndpointIsChecked(t *testing.T) {
 	for _, endpoint := range []string{"", "http://p.example/auth", "https://p.example/auth#x", "https://u@p.example/auth", "https://p.example/auth?%zz=1"} {
-		_, err := newClient(t, oauth.Config{Dev: true}).AuthorizationURL(broker.Endpoints{Authorization: endpoint}, broker.Provider{Name: "p"}, broker.Vendor{},
+		_, err := newClient(t, oauth.Config{Dev: true}).AuthorizationURL(broker.Endpoints{Authorization: endpoint}, broker.Provider{Account: account, Name: "p"}, broker.Vendor{},
 			broker.AuthorizationRequest{Verifier: secret.New(verifier)})
 		if !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: got %v, want Invalid", endpoint, err)

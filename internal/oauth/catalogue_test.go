@@ -27,7 +27,7 @@ func TestCatalogue(t *testing.T) {
 			t.Errorf("%s: a default is missing in %+v", v.Name, v)
 		}
 		if v.TokenEndpoint != "" {
-			p := broker.Provider{Name: v.Name, Issuer: v.Issuer, AuthorizationEndpoint: v.AuthorizationEndpoint, TokenEndpoint: v.TokenEndpoint}
+			p := broker.Provider{Account: account, Name: v.Name, Issuer: v.Issuer, AuthorizationEndpoint: v.AuthorizationEndpoint, TokenEndpoint: v.TokenEndpoint}
 			if _, err := client.Endpoints(t.Context(), p); err != nil {
 				t.Errorf("%s: %v", v.Name, err)
 			}

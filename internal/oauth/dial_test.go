@@ -22,11 +22,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/oauth"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 	"github.com/tabard-id/tabard/internal/secret"
+)
+
+// account and other are two accounts that call.
+const (
+	account access.Account = "000000000000"
+	other   access.Account = "111111111111"
 )
 
 func newClient(t *testing.T, config oauth.Config) *oauth.Client {
@@ -46,7 +53,7 @@ func m2m(t *testing.T, c *oauth.Client, base string) error {
 func clientSecret() secret.Text { return secret.New(oauthtest.ClientSecret) }
 
 func provider(base string) broker.Provider {
-	return broker.Provider{Name: "p", ClientID: oauthtest.ClientID, AuthMethod: broker.AuthBasic, DiscoveryURL: base + oauthtest.Metadata}
+	return broker.Provider{Account: account, Name: "p", ClientID: oauthtest.ClientID, AuthMethod: broker.AuthBasic, DiscoveryURL: base + oauthtest.Metadata}
 }
 
 // names is a resolver whose answer for a name's nth look-up is the nth of its addresses (and then the last).
@@ -107,8 +114,8 @@ func upstream(t *testing.T, err error) *broker.UpstreamError {
 func each(t *testing.T, c *oauth.Client, base string) map[string]error {
 	t.Helper()
 	_, metadata := c.Endpoints(t.Context(), provider(base))
-	_, keys := c.JWKS(t.Context(), base, "")
-	_, direct := c.JWKS(t.Context(), base, base+oauthtest.JWKS)
+	_, keys := c.JWKS(t.Context(), account, base, "")
+	_, direct := c.JWKS(t.Context(), account, base, base+oauthtest.JWKS)
 	return map[string]error{"token": m2m(t, c, base), "metadata": metadata, "keys": keys, "keys by URI": direct}
 }
 
@@ -228,7 +235,7 @@ func TestE05_RedirectsAreNotFollowed(t *testing.T) {
 			t.Errorf("metadata, %d: got %v, want Invalid that says so", status, err)
 		}
 		server.Queue(oauthtest.JWKS, oauthtest.Redirect(status, server.URL+oauthtest.JWKS))
-		if _, err := c.JWKS(t.Context(), server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unauthenticated) {
+		if _, err := c.JWKS(t.Context(), account, server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unauthenticated) {
 			t.Errorf("keys, %d: got %v, want Unauthenticated", status, err)
 		}
 	}

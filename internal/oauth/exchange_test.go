@@ -65,7 +65,7 @@ func TestExchangeWireForms(t *testing.T) {
 			client := oauth.New(oauth.Config{Dev: true})
 			t.Cleanup(client.Close)
 			c.x.Subject, c.x.Scopes = secret.New(userJWT), []string{"read", "write"}
-			p := broker.Provider{Name: "p", ClientID: oauthtest.ClientID, AuthMethod: broker.AuthBasic, OnBehalfOf: &c.config}
+			p := broker.Provider{Account: account, Name: "p", ClientID: oauthtest.ClientID, AuthMethod: broker.AuthBasic, OnBehalfOf: &c.config}
 			grant, err := client.Exchange(t.Context(), broker.Endpoints{Token: s.URL + oauthtest.Token}, p, broker.Vendor{Name: c.vendor}, secret.New(oauthtest.ClientSecret), c.x)
 			if err != nil || grant.AccessToken.IsZero() {
 				t.Fatalf("got %v", err)
@@ -99,7 +99,7 @@ func TestAssertionWireForms(t *testing.T) {
 			s := oauthtest.New(t)
 			client := oauth.New(oauth.Config{Dev: true})
 			t.Cleanup(client.Close)
-			p := broker.Provider{Name: "p", ClientID: c.id, AuthMethod: c.method}
+			p := broker.Provider{Account: account, Name: "p", ClientID: c.id, AuthMethod: c.method}
 			endpoints := broker.Endpoints{Token: s.URL + oauthtest.Token, Revocation: s.URL + oauthtest.Revoke}
 			assertion := secret.New("eyJ.assertion.jwt")
 			_, _ = client.ClientCredentials(t.Context(), endpoints, p, broker.Vendor{Name: "CustomOauth2"}, assertion, broker.TokenRequest{}) // refused: the server wants a secret

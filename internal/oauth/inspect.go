@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/keyring"
@@ -34,7 +35,7 @@ func (c *Client) Inspect(ctx context.Context, p broker.Provider) (broker.Metadat
 }
 
 // IssuerMetadata implements keyring.MetadataSource.
-func (c *Client) IssuerMetadata(ctx context.Context, issuer string, anew bool) (keyring.Metadata, error) {
+func (c *Client) IssuerMetadata(ctx context.Context, account access.Account, issuer string, anew bool) (keyring.Metadata, error) {
 	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 	if _, err := c.parseURL(address); anew && err == nil {
 		d, err := c.fetchMetadata(ctx, address)

@@ -19,7 +19,7 @@ import (
 func TestInspect(t *testing.T) {
 	server := oauthtest.New(t)
 	c := newClient(t, oauth.Config{Dev: true})
-	p := broker.Provider{Name: "p", ClientID: oauthtest.ClientID, DiscoveryURL: server.URL + oauthtest.Metadata}
+	p := broker.Provider{Account: account, Name: "p", ClientID: oauthtest.ClientID, DiscoveryURL: server.URL + oauthtest.Metadata}
 	server.Queue(oauthtest.Metadata, oauthtest.Status(http.StatusInternalServerError, "down"))
 	if _, err := c.Endpoints(t.Context(), p); fault.CodeOf(err) != fault.Unavailable {
 		t.Fatalf("got %v, want unavailable", err)
@@ -51,7 +51,7 @@ func TestInspect(t *testing.T) {
 func TestRFC7523_2_2_ClientAssertion(t *testing.T) {
 	server := oauthtest.New(t)
 	c := newClient(t, oauth.Config{Dev: true})
-	p := broker.Provider{ClientID: "id", TokenEndpoint: server.URL + oauthtest.Token, AuthMethod: broker.AuthPrivateKeyJWT}
+	p := broker.Provider{Account: account, ClientID: "id", TokenEndpoint: server.URL + oauthtest.Token, AuthMethod: broker.AuthPrivateKeyJWT}
 	_, _ = c.ClientCredentials(t.Context(), broker.Endpoints{Token: p.TokenEndpoint}, p, broker.Vendor{}, secret.New("a.b.c"), broker.TokenRequest{})
 	got := server.Requests()[0]
 	want := url.Values{"grant_type": {"client_credentials"}, "client_id": {"id"}, "client_assertion": {"a.b.c"},
@@ -77,7 +77,7 @@ func TestE13_ClosedPortOrSilentHost(t *testing.T) {
 	c.TestOnlyTimeout(200 * time.Millisecond)
 	var public, private []string
 	for _, l := range []net.Listener{closed, silent} {
-		p := broker.Provider{Name: "p", DiscoveryURL: "http://" + l.Addr().String() + oauthtest.Metadata}
+		p := broker.Provider{Account: account, Name: "p", DiscoveryURL: "http://" + l.Addr().String() + oauthtest.Metadata}
 		_, err := c.Endpoints(t.Context(), p)
 		if fault.CodeOf(err) != fault.Unavailable {
 			t.Fatalf("got %v, want unavailable", err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
@@ -35,10 +36,10 @@ type document struct {
 	IssInResponse bool
 }
 
-// JWKS returns the JWK set document of issuer, at most 1 MiB, fetched anew each time: from jwksURI, or where that is
+// JWKS returns the JWK set document of the account's issuer, at most 1 MiB, fetched anew each time: from jwksURI, or where that is
 // "" from the jwks_uri of the issuer's discovery document (which may be ten minutes old). It returns Unavailable where
 // the issuer does not answer and Unauthenticated where its answer, or an address it names, cannot be used.
-func (c *Client) JWKS(ctx context.Context, issuer, jwksURI string) ([]byte, error) {
+func (c *Client) JWKS(ctx context.Context, account access.Account, issuer, jwksURI string) ([]byte, error) {
 	if jwksURI == "" {
 		d, err := c.discover(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
 		if err != nil {

@@ -87,7 +87,7 @@ func TestC14_IssuerMustBelongToTheDiscoveryURL(t *testing.T) {
 			fmt.Fprintf(w, `{"issuer":%q,"authorization_endpoint":%q,"token_endpoint":%q}`, server+row.issuer, server+"/a", server+"/t")
 		})
 		server = serve(t, mux)
-		_, err := newClient(t, oauth.Config{Dev: true}).Endpoints(t.Context(), broker.Provider{Name: "p", DiscoveryURL: server + row.path})
+		_, err := newClient(t, oauth.Config{Dev: true}).Endpoints(t.Context(), broker.Provider{Account: account, Name: "p", DiscoveryURL: server + row.path})
 		if row.usable && err != nil || !row.usable && !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s with issuer %q: got %v, want usable %v", row.path, row.issuer, err, row.usable)
 		}
@@ -123,7 +123,7 @@ func TestE02_EndpointsOfMetadataAreChecked(t *testing.T) {
 			if _, err := c.Endpoints(t.Context(), provider(server.URL)); !errors.Is(err, fault.Invalid) {
 				t.Errorf("%s %.40q: got %v, want Invalid", name, bad, err)
 			}
-			inline := broker.Provider{Name: "p", TokenEndpoint: "https://ok.example/t", AuthorizationEndpoint: "https://ok.example/a"}
+			inline := broker.Provider{Account: account, Name: "p", TokenEndpoint: "https://ok.example/t", AuthorizationEndpoint: "https://ok.example/a"}
 			if name == "token_endpoint" {
 				inline.TokenEndpoint = bad
 			} else {
@@ -135,7 +135,7 @@ func TestE02_EndpointsOfMetadataAreChecked(t *testing.T) {
 		}
 		server := oauthtest.New(t)
 		server.SetMetadata("jwks_uri", bad)
-		if _, err := newClient(t, oauth.Config{Dev: true}).JWKS(t.Context(), server.URL, ""); !errors.Is(err, fault.Unauthenticated) {
+		if _, err := newClient(t, oauth.Config{Dev: true}).JWKS(t.Context(), account, server.URL, ""); !errors.Is(err, fault.Unauthenticated) {
 			t.Errorf("jwks_uri %.40q: got %v, want Unauthenticated", bad, err)
 		}
 	}
@@ -143,12 +143,12 @@ func TestE02_EndpointsOfMetadataAreChecked(t *testing.T) {
 
 func TestEndpointsInline(t *testing.T) {
 	c := newClient(t, oauth.Config{})
-	got, err := c.Endpoints(t.Context(), broker.Provider{Issuer: "https://i.example", TokenEndpoint: "https://i.example/t?x=1", AuthorizationEndpoint: "https://i.example/a"})
+	got, err := c.Endpoints(t.Context(), broker.Provider{Account: account, Issuer: "https://i.example", TokenEndpoint: "https://i.example/t?x=1", AuthorizationEndpoint: "https://i.example/a"})
 	want := broker.Endpoints{Issuer: "https://i.example", Authorization: "https://i.example/a", Token: "https://i.example/t?x=1"}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}
-	if _, err := c.Endpoints(t.Context(), broker.Provider{Issuer: "https://i.example", AuthorizationEndpoint: "https://i.example/a"}); !errors.Is(err, fault.Invalid) {
+	if _, err := c.Endpoints(t.Context(), broker.Provider{Account: account, Issuer: "https://i.example", AuthorizationEndpoint: "https://i.example/a"}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("without a token endpoint: got %v, want Invalid", err)
 	}
 }
@@ -236,7 +236,7 @@ func TestMetadataCacheIsBounded(t *testing.T) {
 	c := newClient(t, oauth.Config{Dev: true, Now: at.Now})
 	ask := func(i int) {
 		t.Helper()
-		if _, err := c.Endpoints(t.Context(), broker.Provider{DiscoveryURL: fmt.Sprintf("%s/%d/.well-known/openid-configuration", server, i)}); err != nil {
+		if _, err := c.Endpoints(t.Context(), broker.Provider{Account: account, DiscoveryURL: fmt.Sprintf("%s/%d/.well-known/openid-configuration", server, i)}); err != nil {
 			t.Fatal(err)
 		}
 		at.advance(time.Millisecond)
@@ -255,7 +255,7 @@ func TestJWKS(t *testing.T) {
 	server := oauthtest.New(t)
 	c := newClient(t, oauth.Config{Dev: true})
 	for _, uri := range []string{"", server.URL + oauthtest.JWKS} {
-		if got, err := c.JWKS(t.Context(), server.URL, uri); err != nil || !bytes.Contains(got, []byte(`"keys"`)) {
+		if got, err := c.JWKS(t.Context(), account, server.URL, uri); err != nil || !bytes.Contains(got, []byte(`"keys"`)) {
 			t.Errorf("URI %q: got %q, %v", uri, got, err)
 		}
 	}
@@ -277,15 +277,15 @@ func TestJWKS(t *testing.T) {
 	} {
 		server.Queue(oauthtest.JWKS, row.fault)
 		// A client each, because net/http repeats a GET whose reused connection was dropped.
-		if _, err := newClient(t, oauth.Config{Dev: true}).JWKS(t.Context(), server.URL, server.URL+oauthtest.JWKS); fault.CodeOf(err) != row.want {
+		if _, err := newClient(t, oauth.Config{Dev: true}).JWKS(t.Context(), account, server.URL, server.URL+oauthtest.JWKS); fault.CodeOf(err) != row.want {
 			t.Errorf("got %v, want %s", err, row.want)
 		}
 	}
 	// The issuer is compared byte for byte: one with a slash has the same discovery URL and is another.
-	if _, err := c.JWKS(t.Context(), server.URL+"/", ""); !errors.Is(err, fault.Unauthenticated) {
+	if _, err := c.JWKS(t.Context(), account, server.URL+"/", ""); !errors.Is(err, fault.Unauthenticated) {
 		t.Errorf("issuer with a slash: got %v, want Unauthenticated", err)
 	}
-	if _, err := c.JWKS(t.Context(), "http://127.0.0.1:1", ""); !errors.Is(err, fault.Unavailable) {
+	if _, err := c.JWKS(t.Context(), account, "http://127.0.0.1:1", ""); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("closed port: got %v, want Unavailable", err)
 	}
 }
@@ -298,7 +298,7 @@ func TestE11_DocumentsAreBounded(t *testing.T) {
 		"oversized": oauthtest.Oversized(1 << 20), "endless": oauthtest.Endless(sent), "gzip bomb": oauthtest.Bomb(1 << 25), "long header": oauthtest.LongHeader(1 << 20),
 	} {
 		server.Queue(oauthtest.JWKS, f)
-		if _, err := c.JWKS(t.Context(), server.URL, server.URL+oauthtest.JWKS); err == nil {
+		if _, err := c.JWKS(t.Context(), account, server.URL, server.URL+oauthtest.JWKS); err == nil {
 			t.Errorf("%s: the keys were taken", name)
 		}
 		server.Queue(oauthtest.Metadata, f)
@@ -330,14 +330,14 @@ func TestE11_TotalDeadline(t *testing.T) {
 	c := newClient(t, oauth.Config{Dev: true})
 	c.TestOnlyTimeout(50 * time.Millisecond)
 	server.Queue(oauthtest.JWKS, oauthtest.Slow(release))
-	if _, err := c.JWKS(t.Context(), server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unavailable) {
+	if _, err := c.JWKS(t.Context(), account, server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("slow header: got %v, want Unavailable", err)
 	}
 	server.Queue(oauthtest.JWKS, func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
 		_ = http.NewResponseController(w).Flush() // the header is there at once, the body never
 		<-r.Context().Done()
 	})
-	if _, err := c.JWKS(t.Context(), server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unavailable) {
+	if _, err := c.JWKS(t.Context(), account, server.URL, server.URL+oauthtest.JWKS); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("slow body: got %v, want Unavailable", err)
 	}
 }

@@ -33,7 +33,7 @@ func TestVendorsRevocations(t *testing.T) {
 			v, _ := catalogue.Vendor(name)
 			server := oauthtest.NewVendor(t, name)
 			c := newClient(t, oauth.Config{Dev: true})
-			p := broker.Provider{Name: "p", Vendor: v.Name, ClientID: oauthtest.ClientID, AuthMethod: v.AuthMethod}
+			p := broker.Provider{Account: account, Name: "p", Vendor: v.Name, ClientID: oauthtest.ClientID, AuthMethod: v.AuthMethod}
 			e := broker.Endpoints{Issuer: server.URL, Authorization: server.URL + "/authorize", Token: server.URL + oauthtest.Token, Revocation: server.URL + row.path}
 			address, err := c.AuthorizationURL(e, p, v, broker.AuthorizationRequest{
 				RedirectURI: redirectURI, Scopes: []string{"a"}, State: secret.New("state"), Verifier: secret.New(verifier)})

@@ -39,31 +39,31 @@ func TestE03_EverySourceOfAnAddress(t *testing.T) {
 			return err
 		}),
 		"jwks_uri given inline": func(t *testing.T, c *oauth.Client, private string) error {
-			_, err := c.JWKS(t.Context(), "https://idp.example.com", private+"/jwks")
+			_, err := c.JWKS(t.Context(), account, "https://idp.example.com", private+"/jwks")
 			return err
 		},
 		"discovery of an issuer": func(t *testing.T, c *oauth.Client, private string) error {
-			_, err := c.JWKS(t.Context(), private, "")
+			_, err := c.JWKS(t.Context(), account, private, "")
 			return err
 		},
 		"jwks_uri of metadata": named("jwks_uri", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
-			_, err := c.JWKS(ctx, s.URL, "")
+			_, err := c.JWKS(ctx, account, s.URL, "")
 			return err
 		}),
 		"discovery of an issuer's endpoints": func(t *testing.T, c *oauth.Client, private string) error {
-			_, err := c.IssuerMetadata(t.Context(), private, false)
+			_, err := c.IssuerMetadata(t.Context(), account, private, false)
 			return err
 		},
 		"discovery of an issuer's endpoints anew": func(t *testing.T, c *oauth.Client, private string) error {
-			_, err := c.IssuerMetadata(t.Context(), private, true)
+			_, err := c.IssuerMetadata(t.Context(), account, private, true)
 			return err
 		},
 		"userinfo_endpoint of metadata": named("userinfo_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
-			m, err := c.IssuerMetadata(ctx, s.URL, false)
+			m, err := c.IssuerMetadata(ctx, account, s.URL, false)
 			if err != nil {
 				return err
 			}
-			_, err = c.UserInfo(ctx, m.UserInfo, secret.New("t"))
+			_, err = c.UserInfo(ctx, account, m.UserInfo, secret.New("t"))
 			return err
 		}),
 		"revocation_endpoint of metadata": named("revocation_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
@@ -74,15 +74,15 @@ func TestE03_EverySourceOfAnAddress(t *testing.T) {
 			return c.Revoke(ctx, e, provider(s.URL), broker.Vendor{}, clientSecret(), secret.New("t"), "refresh_token")
 		}),
 		"discovery of a hosted sign-in": func(t *testing.T, c *oauth.Client, private string) error {
-			_, _, err := c.SignInURL(t.Context(), identity.LoginClient{Issuer: private, ClientID: "c"}, broker.SignInRequest{RedirectURI: "https://t.example/cb"})
+			_, _, err := c.SignInURL(t.Context(), identity.LoginClient{Account: account, Issuer: private, ClientID: "c"}, broker.SignInRequest{RedirectURI: "https://t.example/cb"})
 			return err
 		},
 		"token endpoint of a hosted sign-in": named("token_endpoint", func(ctx context.Context, c *oauth.Client, s *oauthtest.Server) error {
-			m, err := c.IssuerMetadata(ctx, s.URL, false)
+			m, err := c.IssuerMetadata(ctx, account, s.URL, false)
 			if err != nil {
 				return err
 			}
-			l := identity.LoginClient{Issuer: s.URL, ClientID: "c", Authorization: m.Authorization, Token: m.Token}
+			l := identity.LoginClient{Account: account, Issuer: s.URL, ClientID: "c", Authorization: m.Authorization, Token: m.Token}
 			_, err = c.SignInToken(ctx, l, clientSecret(), grant)
 			return err
 		}),

@@ -90,7 +90,7 @@ func TestRedeemRefreshAndReuse(t *testing.T) {
 func TestRFC6749_2_3_1_ClientAuthentication(t *testing.T) {
 	server := oauthtest.New(t)
 	c := newClient(t, oauth.Config{Dev: true, UserAgent: "agent/1"})
-	p := broker.Provider{ClientID: "id:with colon", TokenEndpoint: server.URL + oauthtest.Token}
+	p := broker.Provider{Account: account, ClientID: "id:with colon", TokenEndpoint: server.URL + oauthtest.Token}
 	key := secret.New("s+c/r%t é:")
 	for _, row := range []struct {
 		method             broker.AuthMethod

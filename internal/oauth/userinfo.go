@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/secret"
 )
@@ -16,7 +17,7 @@ import (
 // of the JSON answer, of at most 64 KiB. Invalid means that the endpoint may not be used, that it does not accept the
 // token, or that its answer cannot be used; Unavailable that there was none. What the issuer says beside the claims is
 // not passed on: it may quote the token.
-func (c *Client) UserInfo(ctx context.Context, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
+func (c *Client) UserInfo(ctx context.Context, account access.Account, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
 	if _, err := c.parseURL(endpoint); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the address of the issuer's UserInfo endpoint cannot be used: %s", err)
 	}

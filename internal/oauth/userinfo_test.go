@@ -22,11 +22,11 @@ var _ identity.UserInfoSource = (*oauth.Client)(nil)
 // userInfo asks where the issuer's metadata says.
 func userInfo(t *testing.T, c *oauth.Client, issuer, token string) (map[string]json.RawMessage, error) {
 	t.Helper()
-	m, err := c.IssuerMetadata(t.Context(), issuer, true)
+	m, err := c.IssuerMetadata(t.Context(), account, issuer, true)
 	if err != nil {
 		return nil, err
 	}
-	return c.UserInfo(t.Context(), m.UserInfo, secret.New(token))
+	return c.UserInfo(t.Context(), account, m.UserInfo, secret.New(token))
 }
 
 func TestUserInfo(t *testing.T) {

@@ -86,7 +86,7 @@ func (j journey) walk(t *testing.T, catalogue *oauth.Catalogue) {
 	v, _ := catalogue.Vendor(j.vendor)
 	server := oauthtest.NewVendor(t, j.vendor)
 	c := newClient(t, oauth.Config{Dev: true, UserAgent: "tabard/1"})
-	p := broker.Provider{Name: "p", Vendor: v.Name, ClientID: oauthtest.ClientID, AuthMethod: v.AuthMethod}
+	p := broker.Provider{Account: account, Name: "p", Vendor: v.Name, ClientID: oauthtest.ClientID, AuthMethod: v.AuthMethod}
 	e := broker.Endpoints{Issuer: server.URL, Authorization: server.URL + "/authorize", Token: server.URL + oauthtest.Token}
 	address, err := c.AuthorizationURL(e, p, v, broker.AuthorizationRequest{
 		RedirectURI: redirectURI, Scopes: j.scopes, State: secret.New("state"), Verifier: secret.New(verifier)})

@@ -201,7 +201,7 @@ func (s *signer) State(_ context.Context, typ string, claims map[string]any) (st
 
 type noKeys struct{}
 
-func (noKeys) JWKS(context.Context, string, string) ([]byte, error) {
+func (noKeys) JWKS(context.Context, access.Account, string, string) ([]byte, error) {
 	return nil, fault.New(fault.Unavailable, "no issuer")
 }
 
