@@ -48,7 +48,7 @@ func allowed() map[string][]string {
 		"internal/audit/audittest": {"internal/fault"},
 		"internal/sink":            {"internal/audit", "internal/access", "internal/fault", "internal/secret"},
 		"internal/sidecar":         {"", "api", "internal/secret"},
-		"internal/oauth":           {"internal/broker", "internal/identity", "internal/fault", "internal/keyring", "internal/secret"},
+		"internal/oauth":           {"internal/access", "internal/broker", "internal/identity", "internal/fault", "internal/keyring", "internal/secret"},
 		"internal/oauth/oauthtest": {"internal/secret"},
 		"internal/kms":             {"internal/vault", "internal/broker", "internal/fault", "internal/secret"},
 		"internal/store": {"internal/access", "internal/identity", "internal/keyring", "internal/vault", "internal/broker", "internal/fault", "internal/policy", "internal/federation",

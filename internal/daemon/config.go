@@ -7,6 +7,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,7 +41,9 @@ type Config struct {
 	BehindTLSProxy bool           // a proxy in front speaks TLS, so plain http beyond loopback is meant
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	AdminAddr      string         // metrics, pprof and detailed health; off when empty
-	AllowNetworks  []netip.Prefix // private networks that providers and issuers may be in
+
+	// AllowNetworks are, by account, the private networks that its providers and issuers may be in. "" is Account.
+	AllowNetworks map[access.Account][]netip.Prefix
 
 	AuditSinks          []string // where the trail is streamed to, as URLs
 	AuditSinkTokenFile  string   // bearer token for https sinks
@@ -72,6 +75,16 @@ type Config struct {
 	TestOnlyLog access.Log
 	// TestOnlyRemote makes loopback addresses count as any others. No setting reaches it.
 	TestOnlyRemote bool
+}
+
+// networks are AllowNetworks with every account named.
+func (c Config) networks() map[access.Account][]netip.Prefix {
+	all := map[access.Account][]netip.Prefix{}
+	for account, networks := range c.AllowNetworks {
+		account = cmp.Or(account, access.Account(c.Account))
+		all[account] = append(all[account], networks...)
+	}
+	return all
 }
 
 // Defaults of Config.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -151,7 +153,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	if err := s.openPolicies(ctx); err != nil {
 		return nil, rootKey{}, err
 	}
-	dialer := oauth.New(oauth.Config{AllowNetworks: c.AllowNetworks, Dev: c.Dev, Now: c.Now, UserAgent: "tabard/" + c.Version})
+	dialer := oauth.New(oauth.Config{AllowNetworks: c.networks(), Dev: c.Dev, Now: c.Now, UserAgent: "tabard/" + c.Version})
 	account := access.Account(c.Account)
 	issuers := make([]identity.Issuer, len(c.Issuers))
 	for i, iss := range c.Issuers {
@@ -313,6 +315,10 @@ func (s *Server) announce(newKey bool, root rootKey) {
 	}
 	if s.upgraded > 0 {
 		say("policies", "what %d agents were allowed until now is written down: tabard policy list shows it as upgrade:NAME, narrow it", s.upgraded)
+	}
+	networks := c.networks()
+	for _, account := range slices.Sorted(maps.Keys(networks)) {
+		say("networks", "providers and issuers of account %s may be in %s", account, strings.Trim(fmt.Sprint(networks[account]), "[]"))
 	}
 	if c.Dev {
 		say("dev", "development mode: trusts any issuer on loopback; never for real users")

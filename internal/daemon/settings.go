@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/identity"
 	"github.com/tabard-id/tabard/internal/secret"
 )
@@ -54,7 +55,7 @@ func Settings() []Setting {
 		{Name: "max-connections-per-address", Default: "256", Help: "of them from one address, or one IPv6 network (/64), but loopback; 0 for any number"},
 		{Name: "body-memory", Default: "64", Help: "MiB of requests that are being received at once; a quarter of it for clients that proved who they are"},
 		{Name: "admin-addr", Help: "loopback address for metrics, pprof and detailed health (default off)"},
-		{Name: "allow-network", List: true, Help: "private networks (CIDR) that providers and issuers may be in"},
+		{Name: "allow-network", List: true, Help: "private networks (CIDR) that providers and issuers of the account --account may be in; 111122223333=10.2.0.0/16 for those of another"},
 		{Name: "audit-sink", List: true, Help: "where the audit trail is streamed to: file:/path, syslog+unix:///dev/log, syslog+udp|tcp|tls://host:port, https://host/path"},
 		{Name: "audit-sink-token-file", Help: "file of the bearer token for https audit sinks; read again for each batch"},
 		{Name: "audit-sink-ca-file", Help: "certificate authorities (PEM) of https and syslog+tls audit sinks (default the system's)"},
@@ -304,7 +305,6 @@ func (c *Config) apply(values map[string]string) error {
 		"audit-checkpoint-file": &c.AuditCheckpointFile, "root-access-key-id": &c.RootAccessKeyID,
 	}
 	flags := map[string]*bool{"dev": &c.Dev, "behind-tls-proxy": &c.BehindTLSProxy}
-	nets := map[string]*[]netip.Prefix{"trusted-proxy": &c.TrustedProxies, "allow-network": &c.AllowNetworks}
 	for name, value := range values {
 		switch {
 		case name == "root-secret-access-key":
@@ -329,21 +329,43 @@ func (c *Config) apply(values map[string]string) error {
 			}
 		case name == "audit-sink":
 			c.AuditSinks = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
-		case nets[name] != nil:
-			for _, part := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
-				p, err := netip.ParsePrefix(part)
-				if err != nil {
-					return fmt.Errorf("%s: %q is not a network such as 10.1.0.0/16", name, part)
-				}
-				if p.Bits() == 0 && name == "trusted-proxy" { // then nobody's address is known, and nothing is bounded by it
-					return fmt.Errorf("%s: %q is every address, so that any client would be believed: name the network that the proxies are in", name, part)
-				}
-				*nets[name] = append(*nets[name], p.Masked())
+		case name == "trusted-proxy", name == "allow-network":
+			if err := c.setNetworks(name, value); err != nil {
+				return err
 			}
 		default:
 			return fmt.Errorf("unknown setting %q%s", name, nearest(name))
 		}
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+	return nil
+}
+
+// setNetworks reads a list of networks. Those that providers may be in are one account's each.
+func (c *Config) setNetworks(name, value string) error {
+	for _, part := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		number, network, named := strings.Cut(part, "=")
+		account := access.Account(number)
+		switch {
+		case !named:
+			network, account = part, ""
+		case name == "allow-network" && !account.Valid():
+			return fmt.Errorf("%s: %q is not a network such as 10.1.0.0/16, with 111122223333= in front if it is another account's", name, part)
+		}
+		p, err := netip.ParsePrefix(network)
+		switch {
+		case err != nil || named && name != "allow-network":
+			return fmt.Errorf("%s: %q is not a network such as 10.1.0.0/16", name, part)
+		case p.Bits() == 0 && name == "trusted-proxy": // then nobody's address is known, and nothing is bounded by it
+			return fmt.Errorf("%s: %q is every address, so that any client would be believed: name the network that the proxies are in", name, part)
+		case name == "trusted-proxy":
+			c.TrustedProxies = append(c.TrustedProxies, p.Masked())
+		default:
+			if c.AllowNetworks == nil {
+				c.AllowNetworks = map[access.Account][]netip.Prefix{}
+			}
+			c.AllowNetworks[account] = append(c.AllowNetworks[account], p.Masked())
+		}
+	}
 	return nil
 }

@@ -1,8 +1,9 @@
 // Package oauth talks to OAuth providers and identity providers: it is the only package that dials an address which
 // somebody else can influence.
 //
-// Security argument: every connection passes one dialer, which checks the address that is connected to at the moment
-// of each attempt (see rules). Nothing follows a redirect, reads a proxy variable, or skips certificate verification;
+// Security argument: every connection is dialed for one account, by one function, which checks the address that is
+// connected to at the moment of each attempt, by that account's rules (see rules). Accounts share no connection, no bound
+// and no document. Nothing follows a redirect, reads a proxy variable, or skips certificate verification;
 // everything ends after ten seconds and after a bounded number of bytes. A grant (code, refresh token) is written to
 // at most one connection, once, and every failure says whether it may have arrived. What a provider answers is
 // foreign text: parsed strictly, bounded, cleaned, and never part of an error as it came.
@@ -16,11 +17,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/tabard-id/tabard/internal/access"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 	maxDocument   = 1 << 20  // bytes of metadata or keys, after decompression
 	maxAnswer     = 64 << 10 // bytes of a token endpoint's answer, after decompression
 	maxHeader     = 64 << 10 // bytes of an answer's header
-	maxHostConns  = 32       // at one time, so that one slow provider does not take every socket
+	maxHostConns  = 32       // of one account at one time, so that one slow provider does not take every socket
 	defaultAgent  = "tabard" // User-Agent
 	maxURLLength  = 2048     // of any address we are given or discover
 	mediaTypeJSON = "application/json"
@@ -38,9 +39,9 @@ const (
 
 // Config is what a Client may do. The zero Config reaches the public internet by https and nothing else.
 type Config struct {
-	// AllowNetworks are address ranges that are reached although they are not public, on any port. A metadata service
-	// is reached only where a range is exactly its address.
-	AllowNetworks []netip.Prefix
+	// AllowNetworks are, by account, the address ranges that its calls reach although they are not public, on any port. A
+	// metadata service is reached only where a range is exactly its address.
+	AllowNetworks map[access.Account][]netip.Prefix
 	// Dev also allows loopback addresses, plain http to loopback, and any port.
 	Dev bool
 	// RootCAs are trusted for TLS; nil means the system's.
@@ -51,28 +52,28 @@ type Config struct {
 	UserAgent string
 }
 
-// Client implements broker.Upstream and identity.KeySource. It is safe for concurrent use.
+// Client implements broker.Upstream and identity.KeySource. It is safe for concurrent use. It dials nothing itself: the
+// outbound of an account does.
 type Client struct {
 	dev     bool
 	now     func() time.Time
 	agent   string
-	rules   rules
+	roots   *x509.CertPool
+	allow   map[access.Account][]netip.Prefix
 	timeout time.Duration // totalTimeout; only tests change it
 
-	resolver  *net.Resolver   // nil is the system's; only tests set it
-	documents *http.Transport // GETs of metadata and keys: connections are reused
-	tokens    *http.Transport // POSTs of grants: a connection each
-	metadata  *metadataCache
+	resolver *net.Resolver // nil is the system's; only tests set it
+
+	mu       sync.Mutex // guards what follows
+	accounts map[access.Account]*outbound
+	swept    time.Time // when what is idle was last dropped
 }
 
 // New returns a Client.
 func New(config Config) *Client {
 	c := &Client{
-		dev:     config.Dev,
-		now:     config.Now,
-		agent:   config.UserAgent,
-		rules:   newRules(config.Dev, config.AllowNetworks),
-		timeout: totalTimeout,
+		dev: config.Dev, now: config.Now, agent: config.UserAgent, roots: config.RootCAs, allow: config.AllowNetworks,
+		timeout: totalTimeout, accounts: map[access.Account]*outbound{},
 	}
 	if c.now == nil {
 		c.now = time.Now
@@ -80,56 +81,7 @@ func New(config Config) *Client {
 	if c.agent == "" {
 		c.agent = defaultAgent
 	}
-	c.metadata = newMetadataCache(c.now, c.fetchMetadata)
-	c.documents = c.transport(config.RootCAs)
-	// A connection that was kept alive may have been closed by the server a moment ago. A request written to it is
-	// lost, but we could not tell that from a provider that took it and died: a refresh token would count as spent.
-	// A handshake for each grant is cheaper than a user's consent.
-	c.tokens = c.transport(config.RootCAs)
-	c.tokens.DisableKeepAlives = true
 	return c
-}
-
-// Close closes idle connections. Calls in progress go on.
-func (c *Client) Close() {
-	c.documents.CloseIdleConnections()
-	c.tokens.CloseIdleConnections()
-}
-
-func (c *Client) transport(roots *x509.CertPool) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // HTTP/2 re-sends a request by itself after GOAWAY, and a grant must not be sent twice
-	return &http.Transport{
-		Proxy:                  nil, // HTTPS_PROXY and its kin would go round the rules
-		DialContext:            c.dial,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout:    dialTimeout,
-		ResponseHeaderTimeout:  totalTimeout,
-		MaxResponseHeaderBytes: maxHeader,
-		MaxConnsPerHost:        maxHostConns,
-		MaxIdleConnsPerHost:    2,
-		MaxIdleConns:           64,
-		IdleConnTimeout:        30 * time.Second,
-		Protocols:              protocols,
-	}
-}
-
-// dial connects to the first address of the name that answers. Each attempt asks the rules, in control.
-func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout, Resolver: c.resolver, Control: c.control}
-	conn, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &meteredConn{Conn: conn}, nil
-}
-
-func (c *Client) control(network, address string, _ syscall.RawConn) error {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil || (network != "tcp4" && network != "tcp6") {
-		return fmt.Errorf("no connection by %s to %q", network, address)
-	}
-	return c.rules.check(to)
 }
 
 // meteredConn knows whether bytes were written, exactly: seal stops all writing before it answers.

@@ -36,6 +36,11 @@ const (
 	other   access.Account = "111111111111"
 )
 
+// open is the networks of account.
+func open(list ...string) map[access.Account][]netip.Prefix {
+	return map[access.Account][]netip.Prefix{account: prefixes(list...)}
+}
+
 func newClient(t *testing.T, config oauth.Config) *oauth.Client {
 	t.Helper()
 	c := oauth.New(config)
@@ -127,8 +132,8 @@ func TestE01_E02_E10_LoopbackIsReachedOnlyWhenAllowed(t *testing.T) {
 		want   bool
 	}{
 		{"by default", oauth.Config{}, false},
-		{"another range allowed", oauth.Config{AllowNetworks: prefixes("127.0.0.2/32", "10.0.0.0/8")}, false},
-		{"allowed", oauth.Config{AllowNetworks: prefixes("127.0.0.0/8")}, true},
+		{"another range allowed", oauth.Config{AllowNetworks: open("127.0.0.2/32", "10.0.0.0/8")}, false},
+		{"allowed", oauth.Config{AllowNetworks: open("127.0.0.0/8")}, true},
 		{"in development", oauth.Config{Dev: true}, true},
 	} {
 		what.config.RootCAs = server.Roots
@@ -158,7 +163,7 @@ func TestE01_RefusedAddressIsUnsent(t *testing.T) {
 
 func TestE01_PlainHTTPOnlyToLoopbackInDevelopment(t *testing.T) {
 	server := oauthtest.New(t)
-	for call, err := range each(t, newClient(t, oauth.Config{AllowNetworks: prefixes("127.0.0.0/8")}), server.URL) {
+	for call, err := range each(t, newClient(t, oauth.Config{AllowNetworks: open("127.0.0.0/8")}), server.URL) {
 		if err == nil || !strings.Contains(err.Error(), "it is not https") {
 			t.Errorf("%s without development: got %v, want a refusal of plain http", call, err)
 		}
@@ -191,7 +196,7 @@ func TestE04_RebindingIsCheckedAtEachConnect(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	c := newClient(t, oauth.Config{AllowNetworks: prefixes("127.0.0.1/32"), RootCAs: server.Roots})
+	c := newClient(t, oauth.Config{AllowNetworks: open("127.0.0.1/32"), RootCAs: server.Roots})
 	c.TestOnlyResolver(names(t, map[string][]string{"example.com": {"127.0.0.1", "127.0.0.2", "10.0.0.1", "169.254.169.254", "127.0.0.1"}}))
 	base := "https://example.com:" + port
 	for i, want := range []bool{true, false, false, false, true} {
@@ -269,7 +274,7 @@ func TestE08_ProxyVariablesAreIgnored(t *testing.T) {
 	base := "https://example.com:" + portOf(t, server.URL)
 	server.SetMetadata("issuer", base)
 	server.SetMetadata("jwks_uri", base+oauthtest.JWKS)
-	c := newClient(t, oauth.Config{AllowNetworks: prefixes("127.0.0.0/8"), RootCAs: server.Roots})
+	c := newClient(t, oauth.Config{AllowNetworks: open("127.0.0.0/8"), RootCAs: server.Roots})
 	c.TestOnlyResolver(names(t, map[string][]string{"example.com": {"127.0.0.1"}}))
 	for call, err := range each(t, c, base) {
 		if err != nil {
@@ -304,7 +309,7 @@ func TestE14_CertificatesAreVerified(t *testing.T) {
 		{"TLS 1.2", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}, goodRoots, "127.0.0.1", true},
 	} {
 		server := oauthtest.NewTLS(t, what.tls)
-		c := newClient(t, oauth.Config{AllowNetworks: prefixes("127.0.0.0/8"), RootCAs: what.roots, Dev: true})
+		c := newClient(t, oauth.Config{AllowNetworks: open("127.0.0.0/8"), RootCAs: what.roots, Dev: true})
 		c.TestOnlyResolver(names(t, map[string][]string{"other.example": {"127.0.0.1"}}))
 		base := "https://" + what.host + ":" + portOf(t, server.URL)
 		for call, err := range each(t, c, base) {

@@ -24,7 +24,11 @@ import (
 func (c *Client) Endpoints(ctx context.Context, p broker.Provider) (broker.Endpoints, error) {
 	e := broker.Endpoints{Issuer: p.Issuer, Authorization: p.AuthorizationEndpoint, Token: p.TokenEndpoint}
 	if p.DiscoveryURL != "" {
-		d, err := c.discover(ctx, p.DiscoveryURL)
+		o, err := c.of(p.Account)
+		if err != nil {
+			return broker.Endpoints{}, err
+		}
+		d, err := o.discover(ctx, p.DiscoveryURL)
 		if err != nil {
 			return broker.Endpoints{}, err
 		}
@@ -48,8 +52,8 @@ func (c *Client) Endpoints(ctx context.Context, p broker.Provider) (broker.Endpo
 }
 
 // discover returns the document at discoveryURL, whose issuer is the one that the URL was built from.
-func (c *Client) discover(ctx context.Context, discoveryURL string) (document, error) {
-	u, err := c.parseURL(discoveryURL)
+func (o *outbound) discover(ctx context.Context, discoveryURL string) (document, error) {
+	u, err := o.parseURL(discoveryURL)
 	if err != nil {
 		return document{}, fault.Wrap(fault.Invalid, err, "the discovery URL cannot be used: %s", err)
 	}
@@ -57,7 +61,7 @@ func (c *Client) discover(ctx context.Context, discoveryURL string) (document, e
 	if len(issuers) == 0 || u.RawQuery != "" {
 		return document{}, fault.New(fault.Invalid, "the discovery URL cannot be used: it has no /.well-known/openid-configuration or /.well-known/oauth-authorization-server")
 	}
-	d, err := c.metadata.get(ctx, discoveryURL)
+	d, err := o.metadata.get(ctx, discoveryURL)
 	if err != nil {
 		return document{}, err
 	}

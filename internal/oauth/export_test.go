@@ -36,3 +36,15 @@ func Metered(conn net.Conn) (metered net.Conn, seal func() int64) {
 	m := &meteredConn{Conn: conn}
 	return m, m.seal
 }
+
+// Pools returns how many accounts have connections of their own, and Accounts how many are remembered at all.
+func (c *Client) Pools() (pools, accounts int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.accounts {
+		if o.pool != nil {
+			pools++
+		}
+	}
+	return pools, len(c.accounts)
+}

@@ -16,7 +16,11 @@ func (c *Client) Inspect(ctx context.Context, p broker.Provider) (broker.Metadat
 	if _, err := c.parseURL(p.DiscoveryURL); err != nil {
 		return broker.Metadata{}, fault.Wrap(fault.Invalid, err, "the discovery URL cannot be used: %s", err)
 	}
-	body, err := c.get(ctx, "the provider's metadata", p.DiscoveryURL)
+	o, err := c.of(p.Account)
+	if err != nil {
+		return broker.Metadata{}, err
+	}
+	body, err := o.get(ctx, "the provider's metadata", p.DiscoveryURL)
 	if err != nil {
 		return broker.Metadata{}, err
 	}
@@ -24,7 +28,7 @@ func (c *Client) Inspect(ctx context.Context, p broker.Provider) (broker.Metadat
 	if err != nil {
 		return broker.Metadata{}, fault.Wrap(fault.Invalid, err, "the provider's metadata cannot be used: the answer is not a metadata document")
 	}
-	c.metadata.put(p.DiscoveryURL, d)
+	o.metadata.put(p.DiscoveryURL, d)
 	m := broker.Metadata{Issuer: d.Issuer, Expected: issuersOf(p.DiscoveryURL), PKCE: d.PKCEMethods, IssInResponse: d.IssInResponse}
 	// What only this looks at is read apart: written in a strange way, it must not make the provider unusable.
 	members, err := parseObject(body)
@@ -36,15 +40,19 @@ func (c *Client) Inspect(ctx context.Context, p broker.Provider) (broker.Metadat
 
 // IssuerMetadata implements keyring.MetadataSource.
 func (c *Client) IssuerMetadata(ctx context.Context, account access.Account, issuer string, anew bool) (keyring.Metadata, error) {
+	o, err := c.of(account)
+	if err != nil {
+		return keyring.Metadata{}, err
+	}
 	address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 	if _, err := c.parseURL(address); anew && err == nil {
-		d, err := c.fetchMetadata(ctx, address)
+		d, err := o.fetchMetadata(ctx, address)
 		if err != nil {
 			return keyring.Metadata{}, err
 		}
-		c.metadata.put(address, d)
+		o.metadata.put(address, d)
 	}
-	d, err := c.discover(ctx, address)
+	d, err := o.discover(ctx, address)
 	if err == nil && d.Issuer != issuer {
 		err = fault.New(fault.Invalid, "the metadata of the issuer cannot be used: it names another issuer")
 	}

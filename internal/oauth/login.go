@@ -39,7 +39,11 @@ func (c *Client) SignInToken(ctx context.Context, l identity.LoginClient, client
 	}
 	header := http.Header{"Accept": {mediaTypeJSON}, "Content-Type": {mediaTypeForm}, "User-Agent": {c.agent}}
 	authenticate(header, form, p, broker.Vendor{}, clientSecret)
-	a, err := c.post(ctx, e.Token, header, form.Encode())
+	o, err := c.of(l.Account)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	a, err := o.post(ctx, e.Token, header, form.Encode())
 	if err != nil {
 		return secret.Text{}, err
 	}
@@ -65,7 +69,7 @@ func (c *Client) SignInToken(ctx context.Context, l identity.LoginClient, client
 // secret and browser go only to the hosts that an administrator saw: metadata that leads elsewhere is Denied (threat M08).
 func (c *Client) issuerOf(ctx context.Context, l identity.LoginClient) (broker.Endpoints, broker.Provider, error) {
 	p := broker.Provider{
-		Name: l.Issuer, ClientID: l.ClientID, AuthMethod: broker.AuthBasic,
+		Account: l.Account, Name: l.Issuer, ClientID: l.ClientID, AuthMethod: broker.AuthBasic,
 		DiscoveryURL: strings.TrimSuffix(l.Issuer, "/") + "/.well-known/openid-configuration",
 	}
 	e, err := c.Endpoints(ctx, p)

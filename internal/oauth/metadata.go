@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,8 @@ const (
 	metadataFresh  = 10 * time.Minute // a document is used without asking again
 	metadataStale  = 24 * time.Hour   // and, while it cannot be fetched, this long
 	metadataRetry  = 30 * time.Second // between fetches that fail
-	metadataBounds = 1024             // documents kept
+	metadataBounds = 256              // documents kept of one account
+	maxMethods     = 32               // names that a document may list
 )
 
 // document is what we use of an authorization server's metadata (RFC 8414 §2, RFC 9207 §3, OpenID Connect Discovery
@@ -40,8 +42,12 @@ type document struct {
 // "" from the jwks_uri of the issuer's discovery document (which may be ten minutes old). It returns Unavailable where
 // the issuer does not answer and Unauthenticated where its answer, or an address it names, cannot be used.
 func (c *Client) JWKS(ctx context.Context, account access.Account, issuer, jwksURI string) ([]byte, error) {
+	o, err := c.of(account)
+	if err != nil {
+		return nil, err
+	}
 	if jwksURI == "" {
-		d, err := c.discover(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
+		d, err := o.discover(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration")
 		if err != nil {
 			return nil, unusableKeys(err, "the metadata of the issuer cannot be used")
 		}
@@ -53,7 +59,7 @@ func (c *Client) JWKS(ctx context.Context, account access.Account, issuer, jwksU
 	if _, err := c.parseURL(jwksURI); err != nil {
 		return nil, fault.Wrap(fault.Unauthenticated, err, "the address of the issuer's keys cannot be used: %s", err)
 	}
-	body, err := c.get(ctx, "the issuer's keys", jwksURI)
+	body, err := o.get(ctx, "the issuer's keys", jwksURI)
 	if err != nil {
 		return nil, unusableKeys(err, "the issuer's keys cannot be used")
 	}
@@ -74,17 +80,17 @@ func unusableKeys(err error, msg string) error {
 
 // get fetches a document. Invalid means that the answer cannot be used, Unavailable that there was none. The messages
 // do not tell a closed port from a refused address or a name that does not exist.
-func (c *Client) get(ctx context.Context, what, address string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+func (o *outbound) get(ctx context.Context, what, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "%s cannot be fetched: the address is malformed", what)
 	}
 	req.Header.Set("Accept", mediaTypeJSON)
-	req.Header.Set("User-Agent", c.agent)
+	req.Header.Set("User-Agent", o.agent)
 	// RoundTrip, and not a http.Client: it follows no redirect and has no cookies.
-	resp, err := c.documents.RoundTrip(req)
+	resp, err := o.connections().documents.RoundTrip(req)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, cause(err), "%s cannot be fetched now", what)
 	}
@@ -108,8 +114,8 @@ func (c *Client) get(ctx context.Context, what, address string) ([]byte, error) 
 }
 
 // fetchMetadata gets and parses a metadata document. It does not look at the issuer: that depends on who asks.
-func (c *Client) fetchMetadata(ctx context.Context, address string) (document, error) {
-	body, err := c.get(ctx, "the provider's metadata", address)
+func (o *outbound) fetchMetadata(ctx context.Context, address string) (document, error) {
+	body, err := o.get(ctx, "the provider's metadata", address)
 	if err != nil {
 		return document{}, err
 	}
@@ -143,10 +149,22 @@ func parseDocument(body []byte) (document, error) {
 	if d.Issuer == "" {
 		return document{}, errors.New("no issuer")
 	}
-	return d, nil
+	return d, d.bound()
 }
 
-// metadataCache keeps metadata documents by URL.
+// bound keeps a document that is remembered small. An address that is too long is refused where it is used, and stays too
+// long.
+func (d *document) bound() error {
+	for _, address := range []*string{&d.Issuer, &d.Authorization, &d.Token, &d.Revocation, &d.JWKS, &d.UserInfo} {
+		*address = strings.Clone((*address)[:min(len(*address), maxURLLength+1)])
+	}
+	if len(d.PKCEMethods) > maxMethods || slices.ContainsFunc(d.PKCEMethods, func(m string) bool { return len(m) > maxURLLength }) {
+		return errors.New("code_challenge_methods_supported is too long")
+	}
+	return nil
+}
+
+// metadataCache keeps metadata documents of one account by URL.
 type metadataCache struct {
 	now   func() time.Time
 	fetch func(context.Context, string) (document, error)

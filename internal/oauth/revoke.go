@@ -29,7 +29,11 @@ func (c *Client) Revoke(ctx context.Context, e broker.Endpoints, p broker.Provid
 	if v.Revoke.Method != "" {
 		method = v.Revoke.Method
 	}
-	answer, err := c.send(ctx, method, e.Revocation, header, body)
+	o, err := c.of(p.Account)
+	if err != nil {
+		return err
+	}
+	answer, err := o.send(ctx, method, e.Revocation, header, body)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,11 @@ func (c *Client) exchange(ctx context.Context, e broker.Endpoints, p broker.Prov
 	if err != nil {
 		return broker.Grant{}, fault.Wrap(fault.Internal, err, "the request to provider %s could not be written", p.Name)
 	}
-	answer, err := c.post(ctx, e.Token, header, body)
+	o, err := c.of(p.Account)
+	if err != nil {
+		return broker.Grant{}, err
+	}
+	answer, err := o.post(ctx, e.Token, header, body)
 	if err != nil {
 		return broker.Grant{}, err
 	}
@@ -115,13 +119,13 @@ type answer struct {
 }
 
 // post sends the body once. Its error is Unsent where no byte of the request was written, else Unknown.
-func (c *Client) post(ctx context.Context, endpoint string, header http.Header, body string) (answer, error) {
-	return c.send(ctx, http.MethodPost, endpoint, header, body)
+func (o *outbound) post(ctx context.Context, endpoint string, header http.Header, body string) (answer, error) {
+	return o.send(ctx, http.MethodPost, endpoint, header, body)
 }
 
 // send is post with a method.
-func (c *Client) send(ctx context.Context, method, endpoint string, header http.Header, body string) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+func (o *outbound) send(ctx context.Context, method, endpoint string, header http.Header, body string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	w := new(watch)
 	req, err := http.NewRequestWithContext(w.trace(ctx), method, endpoint, strings.NewReader(body))
@@ -130,7 +134,7 @@ func (c *Client) send(ctx context.Context, method, endpoint string, header http.
 	}
 	req.GetBody = nil // without it net/http cannot send the body again
 	req.Header = header
-	resp, err := c.tokens.RoundTrip(req)
+	resp, err := o.connections().tokens.RoundTrip(req)
 	if err != nil {
 		kind := broker.Unknown
 		if w.nothingSent() {

@@ -21,6 +21,10 @@ func (c *Client) UserInfo(ctx context.Context, account access.Account, endpoint 
 	if _, err := c.parseURL(endpoint); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the address of the issuer's UserInfo endpoint cannot be used: %s", err)
 	}
+	o, err := c.of(account)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
@@ -30,7 +34,7 @@ func (c *Client) UserInfo(ctx context.Context, account access.Account, endpoint 
 	req.Header.Set("Accept", mediaTypeJSON)
 	req.Header.Set("User-Agent", c.agent)
 	req.Header.Set("Authorization", "Bearer "+token.Expose())
-	resp, err := c.documents.RoundTrip(req) // follows no redirect: the token goes to this address and no other
+	resp, err := o.connections().documents.RoundTrip(req) // follows no redirect: the token goes to this address and no other
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, cause(err), "the issuer's UserInfo endpoint does not answer now")
 	}
