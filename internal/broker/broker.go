@@ -43,7 +43,7 @@ const (
 	SessionPrefix = "urn:ietf:params:oauth:request_uri:"
 )
 
-// Config is what a Broker needs. Every field but Dev and Login is required.
+// Config is what a Broker needs. Every field but Dev, Login and Home is required.
 type Config struct {
 	Store     Store
 	Vault     *vault.Vault
@@ -55,6 +55,7 @@ type Config struct {
 	Login     LoginUpstream // nil: no hosted consent
 	PublicURL string        // where browsers reach this server, without a slash at the end
 	Region    string
+	Home      access.Account // the installation's own: its root is the operator; "" where there is none
 	Now       func() time.Time
 	Dev       bool // http and loopback endpoints, unregistered loopback return URLs
 }
@@ -71,6 +72,7 @@ type Broker struct {
 	login     LoginUpstream
 	publicURL string
 	region    string
+	home      access.Account
 	now       func() time.Time
 	dev       bool
 }
@@ -83,7 +85,7 @@ func New(c Config) (*Broker, error) {
 	}
 	return &Broker{
 		store: c.Store, vault: c.Vault, identity: c.Identity, guard: c.Guard, signing: c.Signing, upstream: c.Upstream,
-		catalogue: c.Catalogue, login: c.Login, publicURL: c.PublicURL, region: c.Region, now: c.Now, dev: c.Dev,
+		catalogue: c.Catalogue, login: c.Login, publicURL: c.PublicURL, region: c.Region, home: c.Home, now: c.Now, dev: c.Dev,
 	}, nil
 }
 

@@ -116,7 +116,7 @@ func newWorld(t testing.TB, change ...func(*broker.Config)) *world {
 	must(t, err)
 	config := broker.Config{
 		Store: w.store, Vault: w.vault, Identity: w.identity, Guard: w.guard, Signing: w.signing, Upstream: dialer, Catalogue: newVendors(t),
-		PublicURL: publicURL, Region: "us-east-1", Now: w.clock.now, Dev: true,
+		PublicURL: publicURL, Region: "us-east-1", Home: account, Now: w.clock.now, Dev: true,
 	}
 	for _, c := range change {
 		c(&config)

@@ -39,11 +39,12 @@ const (
 	CheckSkipped CheckStatus = "skipped" // it could not be made, or only the provider's own settings can tell
 )
 
-// Check is one finding about a provider. The detail is for administrators: it may name addresses (threat E13).
+// Check is one finding about a provider.
 type Check struct {
 	Name   string
 	Status CheckStatus
-	Detail string
+	Detail string // names addresses of the installation to its operator only (threat E13)
+	Hidden error  // what the detail leaves out: for the log. nil where that is nothing
 }
 
 // The checks, in the order in which they are told.
@@ -65,7 +66,9 @@ const maxDetail = 1000 // bytes of a check's detail
 // does it accept the client. It sends the client secret (or an assertion) with a code that cannot be one, so that
 // nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). With a user's
 // token it also tells whether that names a user here, and if not why; the token goes nowhere and is not kept. What is
-// found wrong is an answer and no error. The errors are Denied, NotFound, and those of the store and the key service.
+// found wrong is an answer and no error. Why a host was not reached is told to the operator, who is root of the
+// installation's own account: what a name resolves to, and what listens there, is the installation's to know. The errors are
+// Denied, NotFound, and those of the store and the key service.
 func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name string, userToken secret.Text) ([]Check, error) {
 	if err := b.guard.Permit(ctx, caller, access.TestProvider, access.Facts{Provider: name}); err != nil {
 		return nil, err
@@ -78,22 +81,23 @@ func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name st
 	if !ok {
 		return nil, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", p.Vendor, name)
 	}
-	m, checks, reached := b.inspect(ctx, p, v)
-	client := Check{checkClient, CheckSkipped, "the metadata cannot be used"}
+	say := b.telling(caller, p)
+	m, checks, reached := b.inspect(ctx, p, v, say)
+	client := Check{Name: checkClient, Status: CheckSkipped, Detail: "the metadata cannot be used"}
 	mismatch := false
 	if reached {
-		client, mismatch = b.probeClient(ctx, p, v, m)
+		client, mismatch = b.probeClient(ctx, p, v, m, say)
 	}
 	checks = append(checks, client, b.callbackCheck(p, mismatch))
 	if p.AuthMethod == AuthPrivateKeyJWT {
-		checks = append(checks, Check{checkKeys, CheckSkipped, "only the provider can tell: register the key set " + b.ClientKeysURL(p) + " with the client"})
+		checks = append(checks, Check{Name: checkKeys, Status: CheckSkipped, Detail: "only the provider can tell: register the key set " + b.ClientKeysURL(p) + " with the client"})
 	}
 	if r, ok := b.Registration(p); ok {
-		checks = append(checks, Check{checkTrust, CheckSkipped, r.advice(m.Issuer)})
+		checks = append(checks, Check{Name: checkTrust, Status: CheckSkipped, Detail: r.advice(m.Issuer)})
 	}
 	checks = append(checks, issCheck(p, m, reached))
 	if !userToken.IsZero() {
-		user, err := b.userCheck(ctx, caller.Account, userToken)
+		user, err := b.userCheck(ctx, caller.Account, userToken, say)
 		if err != nil {
 			return nil, err
 		}
@@ -106,12 +110,12 @@ func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name st
 }
 
 // userCheck says whom the token names, or what keeps it from that.
-func (b *Broker) userCheck(ctx context.Context, account access.Account, token secret.Text) (Check, error) {
+func (b *Broker) userCheck(ctx context.Context, account access.Account, token secret.Text, say telling) (Check, error) {
 	u, issuer, err := b.identity.ExamineUser(ctx, account, token)
 	switch fault.CodeOf(err) {
 	case "":
 	case fault.Invalid, fault.Unauthenticated, fault.Unavailable:
-		return Check{checkUser, CheckFail, plainly(err)}, nil
+		return say(checkUser, "", err), nil
 	default:
 		return Check{}, err
 	}
@@ -119,62 +123,62 @@ func (b *Broker) userCheck(ctx context.Context, account access.Account, token se
 	if len(issuer.Workloads) > 0 {
 		detail += ", for the workload identities " + strings.Join(issuer.Workloads, ", ") + " only"
 	}
-	return Check{checkUser, CheckPass, detail}, nil
+	return Check{Name: checkUser, Status: CheckPass, Detail: detail}, nil
 }
 
 func issCheck(p Provider, m Metadata, reached bool) Check {
 	switch {
 	case p.DiscoveryURL == "" || !reached:
-		return Check{checkIss, CheckSkipped, "there is no metadata to say whether answers name the issuer (RFC 9207)"}
+		return Check{Name: checkIss, Status: CheckSkipped, Detail: "there is no metadata to say whether answers name the issuer (RFC 9207)"}
 	case m.IssInResponse:
-		return Check{checkIss, CheckPass, "answers name the issuer, and one that does not is refused (RFC 9207)"}
+		return Check{Name: checkIss, Status: CheckPass, Detail: "answers name the issuer, and one that does not is refused (RFC 9207)"}
 	}
-	return Check{checkIss, CheckSkipped, "the provider does not promise to name the issuer in its answers (RFC 9207); the callback URL, which no other provider has, tells them apart"}
+	return Check{Name: checkIss, Status: CheckSkipped, Detail: "the provider does not promise to name the issuer in its answers (RFC 9207); the callback URL, which no other provider has, tells them apart"}
 }
 
 // inspect makes the checks of the metadata, and reports whether there is anything to go on with.
-func (b *Broker) inspect(ctx context.Context, p Provider, v Vendor) (Metadata, []Check, bool) {
+func (b *Broker) inspect(ctx context.Context, p Provider, v Vendor, say telling) (Metadata, []Check, bool) {
 	if p.DiscoveryURL == "" {
 		const none = "the endpoints were given, and no metadata is asked for"
-		return Metadata{}, []Check{{checkMetadata, CheckSkipped, none}, {checkIssuer, CheckSkipped, none}, pkceCheck(v, nil)}, true
+		return Metadata{}, []Check{{Name: checkMetadata, Status: CheckSkipped, Detail: none}, {Name: checkIssuer, Status: CheckSkipped, Detail: none}, pkceCheck(v, nil)}, true
 	}
 	m, err := b.upstream.Inspect(ctx, p)
 	if err != nil {
 		const none = "there is no metadata"
-		return m, []Check{{checkMetadata, CheckFail, p.DiscoveryURL + ": " + plainly(err)}, {checkIssuer, CheckSkipped, none}, {checkPKCE, CheckSkipped, none}}, false
+		return m, []Check{say(checkMetadata, p.DiscoveryURL+": ", err), {Name: checkIssuer, Status: CheckSkipped, Detail: none}, {Name: checkPKCE, Status: CheckSkipped, Detail: none}}, false
 	}
-	issuer := Check{checkIssuer, CheckPass, m.Issuer}
+	issuer := Check{Name: checkIssuer, Status: CheckPass, Detail: m.Issuer}
 	if !slices.Contains(m.Expected, m.Issuer) {
-		issuer = Check{checkIssuer, CheckFail, fmt.Sprintf("the metadata says %q, and at this address it must be %s (RFC 8414 §3.3)", m.Issuer, strings.Join(m.Expected, " or "))}
+		issuer = Check{Name: checkIssuer, Status: CheckFail, Detail: fmt.Sprintf("the metadata says %q, and at this address it must be %s (RFC 8414 §3.3)", m.Issuer, strings.Join(m.Expected, " or "))}
 	}
-	return m, []Check{{checkMetadata, CheckPass, p.DiscoveryURL}, issuer, pkceCheck(v, m.PKCE)}, true
+	return m, []Check{{Name: checkMetadata, Status: CheckPass, Detail: p.DiscoveryURL}, issuer, pkceCheck(v, m.PKCE)}, true
 }
 
 func pkceCheck(v Vendor, methods []string) Check {
 	switch {
 	case v.NoPKCE:
-		return Check{checkPKCE, CheckSkipped, "this vendor refuses PKCE"}
+		return Check{Name: checkPKCE, Status: CheckSkipped, Detail: "this vendor refuses PKCE"}
 	case slices.Contains(methods, "S256"):
-		return Check{checkPKCE, CheckPass, "S256"}
+		return Check{Name: checkPKCE, Status: CheckPass, Detail: "S256"}
 	case len(methods) > 0:
-		return Check{checkPKCE, CheckFail, "the metadata lists " + strings.Join(methods, ", ") + " and not S256, which is needed"}
+		return Check{Name: checkPKCE, Status: CheckFail, Detail: "the metadata lists " + strings.Join(methods, ", ") + " and not S256, which is needed"}
 	}
-	return Check{checkPKCE, CheckSkipped, "nothing says whether the provider knows PKCE; it is sent, and a provider that does not know it ignores it"}
+	return Check{Name: checkPKCE, Status: CheckSkipped, Detail: "nothing says whether the provider knows PKCE; it is sent, and a provider that does not know it ignores it"}
 }
 
 func (b *Broker) callbackCheck(p Provider, mismatch bool) Check {
 	if mismatch {
-		return Check{checkCallback, CheckFail, "the provider does not know the redirect URI: register " + b.CallbackURL(p)}
+		return Check{Name: checkCallback, Status: CheckFail, Detail: "the provider does not know the redirect URI: register " + b.CallbackURL(p)}
 	}
-	return Check{checkCallback, CheckSkipped, "only the provider can tell: register the redirect URI " + b.CallbackURL(p)}
+	return Check{Name: checkCallback, Status: CheckSkipped, Detail: "only the provider can tell: register the redirect URI " + b.CallbackURL(p)}
 }
 
 // probeClient redeems a code that does not exist. The second result says that the provider named the redirect URI as
 // what is wrong.
-func (b *Broker) probeClient(ctx context.Context, p Provider, v Vendor, m Metadata) (Check, bool) {
+func (b *Broker) probeClient(ctx context.Context, p Provider, v Vendor, m Metadata, say telling) (Check, bool) {
 	endpoints, credential, err := b.client(ctx, p)
 	if err != nil {
-		return Check{checkClient, CheckFail, plainly(err)}, false
+		return say(checkClient, "", err), false
 	}
 	_, err = b.upstream.Redeem(ctx, endpoints, p, v, credential, CodeGrant{
 		Code: secret.New("tabard-provider-test-" + random(12)), Verifier: secret.New(random(32)), RedirectURI: b.CallbackURL(p),
@@ -185,9 +189,9 @@ func (b *Broker) probeClient(ctx context.Context, p Provider, v Vendor, m Metada
 	case err == nil:
 		check.Status, check.Detail = CheckFail, "the provider granted a token for a code that it never issued"
 	case !ok:
-		check.Status, check.Detail = CheckFail, plainly(err)
+		check = say(checkClient, "", err)
 	case up.Kind != Rejected:
-		check.Status, check.Detail = CheckFail, endpoints.Token+": "+plainly(err)
+		check = say(checkClient, endpoints.Token+": ", err)
 	default:
 		check.Status, check.Detail = verdict(p, up, m)
 	}
@@ -223,6 +227,28 @@ func offered(p Provider, m Metadata) string {
 		return ""
 	}
 	return "; its metadata offers " + strings.Join(m.AuthMethods, ", ")
+}
+
+// telling makes the failed check of an error, as its reader may see it.
+type telling func(name, at string, err error) Check
+
+// telling returns how the caller is told of errors. To others than the operator, a host that is closed, one that is silent and
+// one that the account may not reach are one and the same.
+func (b *Broker) telling(caller access.Caller, p Provider) telling {
+	operator := b.home != "" && caller.Account == b.home && caller.Has(access.Root)
+	return func(name, at string, err error) Check {
+		c := Check{Name: name, Status: CheckFail, Detail: at + plainly(err)}
+		switch fault.CodeOf(providerFault(p, "the test of the client", err)) {
+		case fault.Invalid, fault.Unauthenticated, fault.Denied: // what was found there, and no reason for finding nothing
+			return c
+		}
+		if operator {
+			return c
+		}
+		c.Detail = at + fault.Public(providerFault(p, "the test of the client", err)).Msg + "; the operator finds the reason in the server's log"
+		c.Hidden = err
+		return c
+	}
 }
 
 // plainly is an error with its cause, in one line: what the operator reads in the log.

@@ -6,16 +6,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// test runs TestProvider and returns the checks by name.
-func (w *world) test(name string) map[string]broker.Check {
+// test runs TestProvider as an administrator and returns the checks by name.
+func (w *world) test(name string) map[string]broker.Check { return w.testBy(w.admin, name) }
+
+func (w *world) testBy(caller access.Caller, name string) map[string]broker.Check {
 	w.t.Helper()
-	checks, err := w.TestProvider(w.t.Context(), w.admin, name, secret.Text{})
+	checks, err := w.TestProvider(w.t.Context(), caller, name, secret.Text{})
 	must(w.t, err)
 	by := map[string]broker.Check{}
 	for _, c := range checks {
@@ -112,15 +115,16 @@ func TestTestProviderReadsTheRefusal(t *testing.T) {
 	w.wantCheck(w.test("cal"), "callback-url", broker.CheckFail, publicURL+"/identities/oauth2/callback/")
 }
 
-// E13: what an agent reads does not tell a closed port from a host that hangs up, and has no address; what an
-// administrator reads when testing the provider tells them apart. The silent host is a test of package oauth.
+// E13: what an agent reads does not tell a closed port from a host that hangs up, and has no address; nor does what an
+// administrator reads. The operator, who tests the provider as root of the installation's own account, is told them apart.
+// The silent host is a test of package oauth.
 func TestE13_ErrorsForAgentsNameNoAddresses(t *testing.T) {
 	w := newWorld(t)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	must(t, closed.Close())
 	rude, missing := oauthtest.New(t), oauthtest.New(t)
-	for range 4 {
+	for range 8 {
 		rude.Queue(oauthtest.Metadata, oauthtest.Drop())
 		missing.Queue(oauthtest.Metadata, oauthtest.Status(http.StatusNotFound, "not here"))
 	}
@@ -146,7 +150,14 @@ func TestE13_ErrorsForAgentsNameNoAddresses(t *testing.T) {
 	if said["closed"] != said["rude"] {
 		t.Errorf("an agent can tell a closed port (%q) from a host that hangs up (%q)", said["closed"], said["rude"])
 	}
-	w.wantCheck(w.test("closed"), "metadata", broker.CheckFail, "nothing listens there (dial tcp")
+	w.wantCheck(w.testBy(w.root, "closed"), "metadata", broker.CheckFail, "nothing listens there (dial tcp")
+	w.wantHidden("closed", "metadata", "dial tcp")
+	told := func(name, origin string) string {
+		return strings.ReplaceAll(w.test(name)["metadata"].Detail, origin, "")
+	}
+	if c, r := told("closed", "http://"+closed.Addr().String()), told("rude", rude.URL); c != r {
+		t.Errorf("an administrator can tell a closed port (%q) from a host that hangs up (%q)", c, r)
+	}
 	w.wantCheck(w.test("missing"), "metadata", broker.CheckFail, "HTTP 404")
 
 	origin := "http://" + closed.Addr().String()
@@ -154,5 +165,18 @@ func TestE13_ErrorsForAgentsNameNoAddresses(t *testing.T) {
 		s.DiscoveryURL, s.Issuer, s.AuthorizationEndpoint, s.TokenEndpoint = "", origin, origin+"/authorize", origin+"/token"
 	})
 	agentReads("inline", origin)
-	w.wantCheck(w.test("inline"), "client-authentication", broker.CheckFail, "connection refused")
+	w.wantCheck(w.testBy(w.root, "inline"), "client-authentication", broker.CheckFail, "connection refused")
+	w.wantHidden("inline", "client-authentication", "connection refused")
+}
+
+// wantHidden wants a failed check to give its reason to the log only.
+func (w *world) wantHidden(name, check, reason string) {
+	w.t.Helper()
+	got := w.test(name)[check]
+	if got.Status != broker.CheckFail || strings.Contains(got.Detail, reason) || !strings.Contains(got.Detail, "the operator finds the reason") {
+		w.t.Errorf("%s of %s says %q, want it without %q", check, name, got.Detail, reason)
+	}
+	if got.Hidden == nil || !strings.Contains(got.Hidden.Error(), reason) {
+		w.t.Errorf("%s of %s has for the log %v, want %q", check, name, got.Hidden, reason)
+	}
 }

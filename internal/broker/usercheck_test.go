@@ -120,7 +120,8 @@ func TestTestProviderReadsTheIssuersRow(t *testing.T) {
 	gone := "https://" + closed.Addr().String()
 	_, err = w.identity.CreateIssuer(t.Context(), w.root, identity.Issuer{URL: gone, ClientIDs: []string{"web"}})
 	must(t, err)
-	if got := w.userCheck(w.signed(map[string]any{"iss": gone, "azp": "web"})); got.Status != broker.CheckFail || !strings.Contains(got.Detail, "nothing listens there (dial tcp ") {
+	if got := w.userCheck(w.signed(map[string]any{"iss": gone, "azp": "web"})); got.Status != broker.CheckFail || strings.Contains(got.Detail, "dial") ||
+		got.Hidden == nil || !strings.Contains(got.Hidden.Error(), "nothing listens there (dial tcp ") {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -190,7 +190,7 @@ func (s *Server) wire(ctx context.Context) (http.Handler, rootKey, error) {
 	}
 	s.broker, err = broker.New(broker.Config{
 		Store: s.db, Vault: s.vault, Identity: people, Guard: s.guard, Signing: s.signing, Upstream: dialer, Catalogue: catalogue, Login: dialer,
-		PublicURL: c.PublicURL, Region: c.Region, Now: c.Now, Dev: c.Dev,
+		PublicURL: c.PublicURL, Region: c.Region, Home: account, Now: c.Now, Dev: c.Dev,
 	})
 	if err != nil {
 		return nil, rootKey{}, err
