@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/tabard-id/tabard/api"
@@ -106,6 +108,9 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) int {
 	public := fault.Public(err)
 	exception, status := exceptionOf(public.Code)
 	body := errorBody{Message: public.Msg}
+	if public.After > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(public.After.Seconds()))))
+	}
 	switch {
 	case status == http.StatusInternalServerError:
 		body.Message = "internal error, request id " + access.RequestID(r.Context()) // whatever was said with it

@@ -75,6 +75,7 @@ type Broker struct {
 	home      access.Account
 	now       func() time.Time
 	dev       bool
+	paces     paces
 }
 
 // New returns a Broker.
@@ -86,6 +87,7 @@ func New(c Config) (*Broker, error) {
 	return &Broker{
 		store: c.Store, vault: c.Vault, identity: c.Identity, guard: c.Guard, signing: c.Signing, upstream: c.Upstream,
 		catalogue: c.Catalogue, login: c.Login, publicURL: c.PublicURL, region: c.Region, home: c.Home, now: c.Now, dev: c.Dev,
+		paces: newPaces(c.Now),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/broker"
 	"github.com/tabard-id/tabard/internal/fault"
@@ -29,6 +30,7 @@ func TestD01_EndpointsEditedInTheDatabase(t *testing.T) {
 			p.OnBehalfOf = &broker.OnBehalfOf{Grant: broker.TokenExchange, NoClient: true}
 		},
 	} {
+		w.clock.add(3 * time.Minute) // the pauses of those before are over
 		good, err := w.db.Provider(t.Context(), account, "obo")
 		must(t, err)
 		bad := good
@@ -51,6 +53,7 @@ func TestD01_EndpointsEditedInTheDatabase(t *testing.T) {
 	if evil.Hits(oauthtest.Metadata) != 0 {
 		t.Error("the other server was asked for its metadata")
 	}
+	w.clock.add(3 * time.Minute)
 	w.token(w.agentA, ask(w.wat(w.agentA, "alice"), at("obo"), machine, force))
 }
 

@@ -113,7 +113,7 @@ func (b *Broker) fromSibling(ctx context.Context, g grounds, r Request, name con
 			if err := b.mayTake(ctx, g, r, c); err != nil {
 				return Outcome{}, err
 			}
-			decided = true
+			decided, g.counted = true, true
 		}
 		c, receipt, err := b.refreshShared(ctx, g, c, r.Scopes)
 		switch {
@@ -154,8 +154,17 @@ func (b *Broker) mayTake(ctx context.Context, g grounds, r Request, c Connection
 		return err
 	}
 	f := g.about(r.Scopes)
-	f.Connection, f.Outcome, f.Detail = c.ID, "refresh", "another resource of a consent: "+clean(c.Resource, 200)
-	return b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f)
+	f.Connection, f.Outcome, f.Released, f.Detail = c.ID, "refresh", true, "another resource of a consent: "+clean(c.Resource, 200)
+	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
+		return err
+	}
+	if pause := b.paces.turns.Pause(c.Account, c.Key); pause > 0 {
+		return b.slow(ctx, g, c.ID, pause, "the refresh of the token failed")
+	}
+	if wait := b.paces.fetches.Take(c.Account, c.family(g.provider)); wait > 0 {
+		return b.slow(ctx, g, c.ID, wait, "too many tokens of this provider were asked for")
+	}
+	return nil
 }
 
 // refreshShared uses the refresh token of c's lineage for the scopes. c has the generation 0 if it is not stored yet. The
@@ -201,6 +210,7 @@ func (b *Broker) refreshShared(ctx context.Context, g grounds, c Connection, sco
 	}
 	grant, err := b.upstream.Refresh(ctx, endpoints, g.provider, g.vendor, clientSecret, token,
 		TokenRequest{Scopes: scopes, Resources: c.Resources, Audiences: c.Audiences})
+	b.paces.turns.Ended(c.Account, c.Key, asked(err))
 	if err != nil {
 		return b.sharedFailed(ctx, g, l, c, err)
 	}

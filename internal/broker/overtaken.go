@@ -33,7 +33,7 @@ func (b *Broker) overtaken(ctx context.Context, g grounds, r Request, flow Flow)
 		return Outcome{}, false, err
 	}
 	if !c.fresh(b.now()) {
-		c, err = b.refreshed(ctx, g, r, c)
+		g, c, err = b.refreshed(ctx, g, r, c)
 		if errors.Is(err, errConsentNeeded) {
 			return Outcome{}, false, nil // nothing but a consent helps now, and this session may bring it
 		}

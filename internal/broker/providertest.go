@@ -77,6 +77,9 @@ func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name st
 	if err != nil {
 		return nil, err
 	}
+	if err := b.slowTest(ctx, caller, p); err != nil {
+		return nil, err
+	}
 	v, ok := b.catalogue.Vendor(p.Vendor)
 	if !ok {
 		return nil, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", p.Vendor, name)

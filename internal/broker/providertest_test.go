@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/broker"
@@ -18,6 +19,7 @@ func (w *world) test(name string) map[string]broker.Check { return w.testBy(w.ad
 
 func (w *world) testBy(caller access.Caller, name string) map[string]broker.Check {
 	w.t.Helper()
+	w.clock.add(10 * time.Second) // the pause between tests
 	checks, err := w.TestProvider(w.t.Context(), caller, name, secret.Text{})
 	must(w.t, err)
 	by := map[string]broker.Check{}

@@ -28,7 +28,7 @@ const (
 func (b *Broker) renew(ctx context.Context, g grounds, r Request, c Connection) (Connection, error) {
 	deadline, seen := b.now().Add(waitForOther), c.Generation
 	for {
-		if !c.usable(g.provider) || len(c.Refresh) == 0 && c.Lineage == "" {
+		if !c.usable(g.provider) || !c.renewable() {
 			return c, errConsentNeeded
 		}
 		after, receipt, err := b.refreshOnce(ctx, g, r, c)
@@ -101,6 +101,7 @@ func (b *Broker) refreshOnce(ctx context.Context, g grounds, r Request, c Connec
 	}
 	grant, err := b.upstream.Refresh(ctx, endpoints, g.provider, g.vendor, clientSecret, had.token,
 		TokenRequest{Resources: r.Resources, Audiences: r.Audiences})
+	b.paces.turns.Ended(c.Account, c.Key, asked(err))
 	if err != nil {
 		return b.refreshFailed(ctx, g, c, fence, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/pace"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -33,7 +34,7 @@ func (b *Broker) ReportTokenInvalid(ctx context.Context, caller access.Caller, w
 		}
 		return NeedsReauth, nil
 	}
-	if len(c.Refresh) == 0 && c.Lineage == "" {
+	if !c.renewable() {
 		return b.distrust(ctx, g, c)
 	}
 	last, err := b.store.LastAttempt(ctx, c.Account, cmp.Or(c.Lineage, c.ID))
@@ -45,7 +46,7 @@ func (b *Broker) ReportTokenInvalid(ctx context.Context, caller access.Caller, w
 	case pause > 0 && last.Finished.IsZero() || pause > 0 && last.Outcome == "stored":
 		return c.State, nil // there is, or will be, another token than the one that was refused
 	case pause > 0:
-		return "", fault.New(fault.Throttled, "the refresh of connection %q just failed: try again in %d seconds", id, int(pause.Seconds())+1)
+		return "", pace.Slow(pause, "the refresh of connection %q just failed: try again in %d seconds", id, int(pause.Seconds())+1)
 	}
 	after, receipt, err := b.refreshOnce(ctx, g, Request{Resources: c.Resources, Audiences: c.Audiences}, c)
 	switch {

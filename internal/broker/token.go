@@ -54,6 +54,7 @@ type grounds struct {
 	vendor   Vendor
 	facts    access.Facts
 	bounds   bounds // of the delegation that the token was minted under
+	counted  bool   // a ceiling has counted what this request asks for
 }
 
 // Token releases the provider's token that the workload access token entitles its bearer to, refreshing or fetching
@@ -246,7 +247,7 @@ var errConsentNeeded = errors.New("consent is needed")
 func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
 	if !c.fresh(b.now()) {
 		var err error
-		if c, err = b.refreshed(ctx, g, r, c); err != nil {
+		if g, c, err = b.refreshed(ctx, g, r, c); err != nil {
 			return Outcome{}, err
 		}
 	}
@@ -282,21 +283,30 @@ func (b *Broker) releasing(ctx context.Context, g grounds, c Connection, detail 
 	}
 	f := g.about(c.Granted)
 	f.Connection, f.Generation, f.Outcome, f.Detail = c.ID, c.Generation, "released", detail
-	f.Released = true
+	f.Released = !g.counted
 	return b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
 }
 
-// refreshed decides that the tokens may be renewed, and renews them.
-func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connection) (Connection, error) {
+// refreshed decides that the tokens may be renewed, which counts at the ceilings, and renews them. While refreshes fail there are
+// pauses, in which a token that still lives serves.
+func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connection) (grounds, Connection, error) {
 	if err := b.within(ctx, g, c.Granted); err != nil {
-		return c, err
+		return g, c, err
 	}
 	f := g.about(c.Granted)
-	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "refresh"
+	f.Connection, f.Generation, f.Outcome, f.Released = c.ID, c.Generation, "refresh", c.renewable()
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
-		return c, err
+		return g, c, err
 	}
-	return b.renew(ctx, g, r, c)
+	g.counted = f.Released
+	if pause := b.paces.turns.Pause(c.Account, c.Key); pause > 0 && c.renewable() {
+		if c.usable(g.provider) && c.lives(b.now()) {
+			return g, c, nil
+		}
+		return g, c, b.slow(ctx, g, c.ID, pause, "the refresh of the token failed")
+	}
+	c, err := b.renew(ctx, g, r, c)
+	return g, c, err
 }
 
 // machineToken serves M2M.
@@ -350,19 +360,53 @@ func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct
 }
 
 // fetch asks the provider for a token and stores it. Nothing is lost if we die here: the grant can be repeated, and the
-// token that was on its way expires unused.
+// token that was on its way expires unused. Policy and ceilings decide before anybody is asked. One request asks at a time,
+// the others get what it brought; and there are pauses in which a token that lives serves (threat M14).
 func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, d direct) (Outcome, error) {
 	if err := b.within(ctx, g, r.Scopes); err != nil {
 		return Outcome{}, err
 	}
 	f := g.about(r.Scopes)
-	f.Connection, f.Generation, f.Outcome = c.ID, c.Generation, "fetch"
+	f.Connection, f.Generation, f.Outcome, f.Released = c.ID, c.Generation, "fetch", true
 	if err := b.guard.Permit(ctx, g.caller, access.GetResourceOauth2Token, f); err != nil {
 		return Outcome{}, err
 	}
+	g.counted = true
+	for seen := c.Generation; ; {
+		leave, pause, err := b.paces.turns.Enter(ctx, c.Account, c.Key)
+		why := "the last requests for it failed"
+		if err != nil {
+			return Outcome{}, err
+		}
+		if leave != nil {
+			if pause, why = b.paces.fetch(g, r, c); pause == 0 {
+				defer leave()
+				return b.fetchNow(ctx, g, r, c, d)
+			}
+			leave()
+		}
+		switch stored, err := b.store.Connection(ctx, c.Account, c.Key); {
+		case err == nil:
+			c = stored
+		case !errors.Is(err, fault.NotFound):
+			return Outcome{}, err
+		}
+		if (pause > 0 || c.Generation > seen) && c.usable(g.provider) && c.lives(b.now()) {
+			return b.handOut(ctx, g, c)
+		}
+		if pause > 0 {
+			return Outcome{}, b.slow(ctx, g, c.ID, pause, why)
+		}
+	}
+}
+
+// fetchNow is fetch, of the request whose turn it is.
+func (b *Broker) fetchNow(ctx context.Context, g grounds, r Request, c Connection, d direct) (Outcome, error) {
 	grant, err := d.ask(ctx)
+	b.paces.turns.Ended(c.Account, c.Key, asked(err))
 	if err != nil {
-		f.Outcome, f.Detail = "failed", detail(err)
+		f := g.about(r.Scopes)
+		f.Connection, f.Generation, f.Outcome, f.Detail = c.ID, c.Generation, "failed", detail(err)
 		if err := b.guard.Event(ctx, g.caller, access.GetResourceOauth2Token, f).Wait(ctx); err != nil {
 			return Outcome{}, err
 		}

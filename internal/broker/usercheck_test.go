@@ -36,6 +36,7 @@ func (w *world) signed(change map[string]any) string {
 // userCheck is what TestProvider says of a user's token. None of it may be the token.
 func (w *world) userCheck(token string) broker.Check {
 	w.t.Helper()
+	w.clock.add(10 * time.Second) // the pause between tests
 	checks, err := w.TestProvider(w.t.Context(), w.admin, "cal", secret.New(token))
 	must(w.t, err)
 	last := checks[len(checks)-1]

@@ -4,6 +4,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code says what kind of failure it is. It is stable API and itself an error, so that errors.Is(err, fault.NotFound)
@@ -36,9 +37,10 @@ func (c Code) Error() string { return string(c) }
 // Error is a classified failure.
 type Error struct {
 	Code  Code
-	Msg   string // public: lower case, no full stop, names what the caller sent and never what we hold
-	Field string // the member of the request at fault, for Invalid; may be empty
-	Err   error  // private cause, for the log only; may be nil
+	Msg   string        // public: lower case, no full stop, names what the caller sent and never what we hold
+	Field string        // the member of the request at fault, for Invalid; may be empty
+	Err   error         // private cause, for the log only; may be nil
+	After time.Duration // public: how long to wait before another try; 0 where that is not known
 }
 
 // New returns an Error without a cause.
@@ -77,7 +79,7 @@ func (e *Error) Is(target error) bool {
 // there is none.
 func Public(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return &Error{Code: e.Code, Msg: e.Msg, Field: e.Field}
+		return &Error{Code: e.Code, Msg: e.Msg, Field: e.Field, After: e.After}
 	}
 	return &Error{Code: Internal, Msg: "internal error"}
 }

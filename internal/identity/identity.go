@@ -12,6 +12,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/keyring"
+	"github.com/tabard-id/tabard/internal/pace"
 	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/vault"
 )
@@ -70,6 +71,9 @@ type Service struct {
 
 	logouts gates // of logout tokens that are being worked on
 	uses    uses  // of access keys, on their way to the store
+
+	userInfos *pace.Pace // questions to UserInfo endpoints, by agent and user (threat M14)
+	readings  *pace.Pace // metadata of an issuer that is read anew
 }
 
 // New checks the configuration and returns a Service. It contacts nobody.
@@ -90,6 +94,7 @@ func New(c Config) (*Service, error) {
 		store: c.Store, vault: c.Vault, guard: c.Guard, issuer: c.Issuer, region: c.Region, now: c.Now, dev: c.Dev,
 		keys: keyring.New(c.Keys, keysOf, c.Now), metadata: c.Metadata, userInfo: c.UserInfo, maxDelegation: c.MaxDelegation,
 		longestLife: max(c.UserTokenLife, UserTokenLife),
+		userInfos:   pace.New(c.Now, 10, 3*time.Second), readings: pace.New(c.Now, 5, 10*time.Second),
 	}
 	if c.Metadata != nil {
 		s.keys.Pinned(c.Metadata, c.Store, keyring.KeysPin)

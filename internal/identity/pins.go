@@ -9,6 +9,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/keyring"
+	"github.com/tabard-id/tabard/internal/pace"
 )
 
 // PinStore keeps the origins of issuers' endpoints. They go with the issuer.
@@ -24,6 +25,9 @@ type PinStore interface {
 func (s *Service) readMetadata(ctx context.Context, account access.Account, issuer string) (keyring.Metadata, map[string]string, error) {
 	if s.metadata == nil {
 		return keyring.Metadata{}, nil, fault.New(fault.Unavailable, "this server reads no metadata of issuers")
+	}
+	if wait := s.readings.Take(account, issuer); wait > 0 {
+		return keyring.Metadata{}, nil, pace.Slow(wait, "the metadata of the issuer %s was read several times just now: try again in %d seconds", clip(issuer), int(wait.Seconds())+1)
 	}
 	m, err := s.metadata.IssuerMetadata(ctx, account, issuer, true)
 	pins := map[string]string{}

@@ -10,6 +10,7 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
 	"github.com/tabard-id/tabard/internal/keyring"
+	"github.com/tabard-id/tabard/internal/pace"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -51,7 +52,8 @@ func (s *Service) DescribeUser(ctx context.Context, caller access.Caller, wat se
 // UserInfo asks the user's issuer who the user is, with the user's own token, which was kept for that because the issuer
 // was added with userinfo. Errors: as DescribeUser; Invalid for a user who was not proven by a token, where the issuer
 // was not added so or no token was kept, and as UserInfoSource; Unauthenticated where the user's token does not hold any
-// more; Denied where the issuer answers for another user.
+// more; Denied where the issuer answers for another user;
+// Throttled where it was asked many times just now.
 func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret.Text) (UserInfo, error) {
 	t, err := s.userBehind(ctx, caller, access.GetUserInfo, wat)
 	if err != nil {
@@ -78,6 +80,11 @@ func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret
 	}
 	if err != nil {
 		return UserInfo{}, err
+	}
+	if wait := s.userInfos.Take(caller.Account, t.Workload.UID+"/"+t.UserRef); wait > 0 {
+		t.Facts.Outcome = "paused"
+		return UserInfo{}, s.guard.Refuse(ctx, caller, access.GetUserInfo, "pause", t.Facts,
+			pace.Slow(wait, "the issuer was asked for this user several times just now: use what it said, or try again in %d seconds", int(wait.Seconds())+1))
 	}
 	claims, err := s.userInfo.UserInfo(ctx, caller.Account, endpoint, jwt)
 	if err != nil {

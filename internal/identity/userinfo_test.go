@@ -21,12 +21,14 @@ type answering struct {
 	err    error
 	issuer string
 	tokens []string
+	read   int // how often metadata was
 
 	moved, authorize, token, keys string // where the UserInfo endpoint, and the others, are now
 }
 
 // IssuerMetadata names endpoints at the issuer, or where a test moved them.
 func (a *answering) IssuerMetadata(_ context.Context, _ access.Account, issuer string, _ bool) (keyring.Metadata, error) {
+	a.read++
 	return keyring.Metadata{
 		Authorization: cmp.Or(a.authorize, issuer+"/authorize"), Token: cmp.Or(a.token, issuer+"/token"),
 		UserInfo: cmp.Or(a.moved, issuer+"/userinfo"), JWKS: cmp.Or(a.keys, issuer+"/keys"),
@@ -128,4 +130,46 @@ func TestUserInfo(t *testing.T) {
 	if len(source.tokens) != asked {
 		t.Error("the issuer was asked")
 	}
+}
+
+// M14: an agent that asks on and on costs the issuer a few questions; another agent, and another user, are served.
+func TestM14_UserInfoIsAskedRarely(t *testing.T) {
+	w, source := userInfoWorld(t, withUserInfo)
+	w.workload("agent-b", asserted())
+	agent := caller(access.Agent, "agent-*")
+	m := ok(w.MintTokenForJWT(t.Context(), agent, "agent-a", secret.New(w.jwt(nil))))(t)
+	slowed := 0
+	for range 200 {
+		if _, err := w.UserInfo(t.Context(), agent, m.Token); err != nil {
+			wantCode(t, "hammering", err, fault.Throttled)
+			if slowed++; fault.Public(err).After < time.Second {
+				t.Fatalf("it does not tell how long to wait: %v", err)
+			}
+		}
+	}
+	if n := len(source.tokens); n == 0 || n > 10 || n+slowed != 200 {
+		t.Errorf("200 calls asked the issuer %d times, and %d were throttled", n, slowed)
+	}
+	b := ok(w.MintTokenForJWT(t.Context(), agent, "agent-b", secret.New(w.jwt(nil))))(t)
+	ok(w.UserInfo(t.Context(), agent, b.Token))(t)
+	w.clock.add(10 * time.Second)
+	ok(w.UserInfo(t.Context(), agent, m.Token))(t)
+}
+
+// M14: an administrator who has an issuer's metadata read anew on and on does not hammer it.
+func TestM14_MetadataIsReadAnewRarely(t *testing.T) {
+	w, source := userInfoWorld(t, withUserInfo)
+	ok(w.UserInfo(t.Context(), caller(access.Agent, "agent-*"), ok(w.MintTokenForJWT(t.Context(), caller(access.Agent, "agent-*"), "agent-a", secret.New(w.jwt(nil))))(t).Token))(t)
+	before, slowed := source.read, 0
+	for range 200 {
+		if _, err := w.AcceptEndpoints(t.Context(), w.root, issuerURL); err != nil {
+			wantCode(t, "hammering", err, fault.Throttled)
+			slowed++
+		}
+	}
+	if n := source.read - before; n == 0 || n > 5 || slowed == 0 {
+		t.Errorf("200 calls read the metadata %d times, and %d were throttled", n, slowed)
+	}
+	w.clock.add(10 * time.Second)
+	ok(w.AcceptEndpoints(t.Context(), w.root, issuerURL))(t)
 }
