@@ -283,3 +283,29 @@ func TestM14_CeilingBeforeTheProvider(t *testing.T) {
 		t.Errorf("the provider was asked %d times beyond the ceiling", n)
 	}
 }
+
+// M14: a refresh token that serves several resources brings no more for made-up ones, nor for one that the provider does not
+// serve now.
+func TestM14_SiblingsAreFew(t *testing.T) {
+	for what, c := range map[string]struct {
+		fault oauthtest.Fault
+		scope func(i int) string
+		most  int
+	}{
+		"made-up resources": {oauthtest.Status(http.StatusBadRequest, `{"error":"invalid_scope"}`), func(i int) string { return fmt.Sprintf("api://r%d/read", i) }, 30},
+		"a provider away":   {oauthtest.Status(http.StatusServiceUnavailable, "down"), func(int) string { return "api://x/read" }, handful},
+	} {
+		w := entraWorld(t)
+		w.entraConsent("Mail.Read", "offline_access")
+		w.provider.Queue("/token", slices.Repeat([]oauthtest.Fault{c.fault}, calls)...)
+		before, slowed := w.provider.Hits("/token"), 0
+		for i := range calls {
+			if _, err := w.api(c.scope(i)); errors.Is(err, fault.Throttled) {
+				slowed++
+			}
+		}
+		if n := w.provider.Hits("/token") - before; n == 0 || n > c.most || n+slowed != calls {
+			t.Errorf("%s: %d requests cost the provider %d, and %d were throttled", what, calls, n, slowed)
+		}
+	}
+}
