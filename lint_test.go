@@ -138,6 +138,44 @@ func TestE02_OnlyTheGuardedDialerDials(t *testing.T) {
 	}
 }
 
+// E10: the guarded dialer itself dials for an account only: what reaches out in its package is a method of what the calls of one
+// account go through.
+func TestE10_TheGuardedDialerDialsForAnAccount(t *testing.T) {
+	found := 0
+	for _, s := range sources(t) {
+		if s.test || s.dir != "internal/oauth" {
+			continue
+		}
+		for _, d := range s.file.Decls {
+			what := dials(&ast.File{Imports: s.file.Imports, Decls: []ast.Decl{d}, Name: s.file.Name})
+			f, isFunc := d.(*ast.FuncDecl)
+			if !isFunc || len(what) == 0 {
+				continue // a type says what there is, and dials nothing
+			}
+			found += len(what)
+			if f.Recv == nil || receiver(f) != "outbound" {
+				t.Errorf("%s: %s uses %v, for no account: it belongs to outbound", s.name, f.Name.Name, what)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("nothing in internal/oauth dials: this lint looks in the wrong place")
+	}
+}
+
+// receiver is the name of the type that a method is of.
+func receiver(f *ast.FuncDecl) string {
+	e := f.Recv.List[0].Type
+	if p, ok := e.(*ast.StarExpr); ok {
+		e = p.X
+	}
+	i, _ := e.(*ast.Ident)
+	if i == nil {
+		return ""
+	}
+	return i.Name
+}
+
 // The lint sees each way of reaching out, and nothing where there is none.
 func TestE02_TheLintSeesDialing(t *testing.T) {
 	for code, want := range map[string]string{
