@@ -12,7 +12,8 @@ func providerTest(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "test NAME", Short: "Check that a credential provider can work", Args: exactly("NAME"), ValidArgsFunction: providerNames(f),
 		Long: "Has the server try the provider: its metadata, the client's authentication, PKCE. With a user's token, from the identity provider where\n" +
-			"your users log in, it also says whether that names a user here. The exit code is 1 where a check failed.",
+			"your users log in, it also says whether that names a user here. Why a host was not reached is told to root of the\n" +
+			"installation's own account only, and is in the server's log. The exit code is 1 where a check failed.",
 		Example: examples("tabard provider test google-calendar", "what is wrong, before a user meets it",
 			"tabard provider test google-calendar --user-token-file token", "is it encrypted, for another audience, of another issuer?"),
 	}
