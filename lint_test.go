@@ -138,8 +138,8 @@ func TestE02_OnlyTheGuardedDialerDials(t *testing.T) {
 	}
 }
 
-// E10: the guarded dialer itself dials for an account only: what reaches out in its package is a method of what the calls of one
-// account go through.
+// E10: the guarded dialer itself dials for an account only: what reaches out in its package is a method of what the
+// calls of one account go through.
 func TestE10_TheGuardedDialerDialsForAnAccount(t *testing.T) {
 	found := 0
 	for _, s := range sources(t) {
@@ -247,8 +247,8 @@ var (
 	public       = regexp.MustCompile(`^([0-9.]+|Core|Discovery|Bundle|JWT-SVID|Contexts?|Fetch|and|by|,)$`) // RFCs, OpenID, SPIFFE, W3C
 )
 
-// What comments and documents send a reader to is in the repository, or public. "design §5" means nothing to whoever has
-// only this.
+// What comments and documents send a reader to is in the repository, or public. "design §5" means nothing to whoever
+// has only this.
 func TestArchCitedDocumentsExist(t *testing.T) {
 	documents, texts := map[string]bool{}, map[string]string{}
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {

@@ -117,7 +117,7 @@ type Facts struct {
 // Unrecorded are the facts that decisions are made on and that no record has.
 type Unrecorded struct {
 	ScopesUnknown bool      // nobody knows which scopes the token has or would have; Scopes is empty then
-	Released      bool      // a token or key leaves, or a provider is asked for one, if this is allowed, so ceilings count it; records have Outcome
+	Released      bool      // if this is allowed, a token or key leaves, or is asked of its provider: ceilings count it
 	Vault         string    // name of the token vault; "" is "default"
 	User          UserFacts // who the user is, as far as a token proved it; records have UserRef
 	Audience      string    // of a token for somebody else (RFC 8693 §2.1); records have it as Resource

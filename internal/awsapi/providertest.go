@@ -16,7 +16,8 @@ func (s *server) providerTestRoutes() {
 		a := &api.TestProviderResponse{Checks: make([]api.ProviderCheck, 0, len(checks))}
 		for _, k := range checks {
 			if k.Hidden != nil {
-				s.Log.InfoContext(ctx, "provider test", "request_id", access.RequestID(ctx), "account", c.Account, "provider", q.ProviderName, "check", k.Name, "error", k.Hidden.Error())
+				s.Log.InfoContext(ctx, "provider test", "request_id", access.RequestID(ctx), "account", c.Account,
+					"provider", q.ProviderName, "check", k.Name, "error", k.Hidden.Error())
 			}
 			a.Checks = append(a.Checks, api.ProviderCheck{Name: k.Name, Status: api.CheckStatus(k.Status), Detail: k.Detail})
 		}

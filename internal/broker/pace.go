@@ -9,13 +9,13 @@ import (
 	"github.com/tabard-id/tabard/internal/pace"
 )
 
-// paces bound what callers can make providers be asked (threat M14): a model that asks again and again, or a stolen key, must not
-// have this server hammer anybody. What is not here ends by itself: a stored token serves for its life, metadata and keys have
-// their own memory, a code is spent with its visit.
+// paces bound what callers can make providers be asked (threat M14): a model that asks again and again, or a stolen
+// key, must not have this server hammer anybody. What is not here ends by itself: a stored token serves for its life,
+// metadata and keys have their own memory, a code is spent with its visit.
 type paces struct {
 	turns   *pace.Turns // of fetches and refreshes, by token: one at a time, pauses while they fail
 	forced  *pace.Pace  // fetches by force of one token
-	fetches *pace.Pace  // fetches of all tokens of an agent and user at a provider, whatever scopes and parameters they name
+	fetches *pace.Pace  // fetches of an agent and user at a provider, whatever they name
 	redeems *pace.Pace  // codes of an agent and user at a provider
 	tests   *pace.Pace  // tests of one provider
 }

@@ -40,8 +40,8 @@ func (w *world) neighbour() (agent, admin access.Caller, r broker.Request) {
 	return agent, admin, ask(w.wat(agent, "alice"), machine)
 }
 
-// hammer makes calls in turn, and then as many at once, and returns their errors that are no throttling. Each throttling
-// must tell how long to wait.
+// hammer makes calls in turn, and then as many at once, and returns their errors that are no throttling. Each
+// throttling must tell how long to wait.
 func (w *world) hammer(call func() error) (served, slowed int, others []error) {
 	w.t.Helper()
 	var mu sync.Mutex
@@ -73,8 +73,8 @@ func (w *world) hammer(call func() error) (served, slowed int, others []error) {
 	return served, slowed, others
 }
 
-// M14: a machine's token that is asked for by force costs the provider a handful of requests. Who asks gets the token that
-// lives, and another account asks the same provider meanwhile.
+// M14: a machine's token that is asked for by force costs the provider a handful of requests. Who asks gets the token
+// that lives, and another account asks the same provider meanwhile.
 func TestM14_ForcedFetchesAreFew(t *testing.T) {
 	w := newWorld(t)
 	w.createProvider("obo", "CustomOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange}))
@@ -284,8 +284,8 @@ func TestM14_CeilingBeforeTheProvider(t *testing.T) {
 	}
 }
 
-// M14: a refresh token that serves several resources brings no more for made-up ones, nor for one that the provider does not
-// serve now.
+// M14: a refresh token that serves several resources brings no more for made-up ones, nor for one that the provider
+// does not serve now.
 func TestM14_SiblingsAreFew(t *testing.T) {
 	for what, c := range map[string]struct {
 		fault oauthtest.Fault

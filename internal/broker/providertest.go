@@ -62,13 +62,13 @@ const (
 
 const maxDetail = 1000 // bytes of a check's detail
 
-// TestProvider looks at a provider as an administrator would: is its metadata reachable and its own, does it know PKCE,
-// does it accept the client. It sends the client secret (or an assertion) with a code that cannot be one, so that
-// nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). With a user's
-// token it also tells whether that names a user here, and if not why; the token goes nowhere and is not kept. What is
-// found wrong is an answer and no error. Why a host was not reached is told to the operator, who is root of the
-// installation's own account: what a name resolves to, and what listens there, is the installation's to know. The errors are
-// Denied, NotFound, and those of the store and the key service.
+// TestProvider looks at a provider as an administrator would: is its metadata reachable and its own, does it know
+// PKCE, does it accept the client. It sends the client secret (or an assertion) with a code that cannot be one, so
+// that nothing is granted; what the provider says to that tells whether it knows the client (RFC 6749 §5.2). With a
+// user's token it also tells whether that names a user here, and if not why; the token goes nowhere and is not kept.
+// What is found wrong is an answer and no error. Why a host was not reached is told to the operator, who is root of
+// the installation's own account: what a name resolves to, and what listens there, is the installation's to know. The
+// errors are Denied, NotFound, and those of the store and the key service.
 func (b *Broker) TestProvider(ctx context.Context, caller access.Caller, name string, userToken secret.Text) ([]Check, error) {
 	if err := b.guard.Permit(ctx, caller, access.TestProvider, access.Facts{Provider: name}); err != nil {
 		return nil, err
@@ -220,8 +220,8 @@ func verdict(p Provider, up *UpstreamError, m Metadata) (CheckStatus, string) {
 	return CheckSkipped, fmt.Sprintf("the answer says nothing of the client: %s", answer)
 }
 
-// offered adds what the metadata says against our way of authentication. There is no registered name for an assertion of
-// another issuer: private_key_jwt is the nearest.
+// offered adds what the metadata says against our way of authentication. There is no registered name for an assertion
+// of another issuer: private_key_jwt is the nearest.
 func offered(p Provider, m Metadata) string {
 	if p.AuthMethod == AuthIDTokenJWT {
 		p.AuthMethod = AuthPrivateKeyJWT
@@ -235,8 +235,8 @@ func offered(p Provider, m Metadata) string {
 // telling makes the failed check of an error, as its reader may see it.
 type telling func(name, at string, err error) Check
 
-// telling returns how the caller is told of errors. To others than the operator, a host that is closed, one that is silent and
-// one that the account may not reach are one and the same.
+// telling returns how the caller is told of errors. To others than the operator, a host that is closed, one that is
+// silent and one that the account may not reach are one and the same.
 func (b *Broker) telling(caller access.Caller, p Provider) telling {
 	operator := b.home != "" && caller.Account == b.home && caller.Has(access.Root)
 	return func(name, at string, err error) Check {

@@ -148,7 +148,8 @@ func (b *Broker) turnAway(ctx context.Context, g grounds, rule string, because e
 	return b.guard.Refuse(ctx, g.caller, access.GetResourceOauth2Token, rule, g.facts, because)
 }
 
-// reserved are the parameters of an authorization or token request that a caller cannot set, in any spelling (threat C19).
+// reserved are the parameters of an authorization or token request that a caller cannot set, in any spelling (threat
+// C19).
 func reserved(name string) bool {
 	switch access.Spelled(name) {
 	case "client_id", "client_secret", "client_assertion", "client_assertion_type", "redirect_uri", "response_type", "response_mode",
@@ -177,8 +178,8 @@ func (r *Request) checkCustom() error {
 	return nil
 }
 
-// audienceParameter is the one standard parameter that may come as a custom one: Atlassian, Auth0 and others take it so,
-// as AWS's own guide shows.
+// audienceParameter is the one standard parameter that may come as a custom one: Atlassian, Auth0 and others take it
+// so, as AWS's own guide shows.
 const audienceParameter = "audience"
 
 // foldAudience makes a custom audience one of the request's audiences. They are part of the connection's key: a token
@@ -242,8 +243,8 @@ func (c Connection) fresh(now time.Time) bool {
 // errConsentNeeded says that nothing but a new consent helps. It never leaves the package.
 var errConsentNeeded = errors.New("consent is needed")
 
-// release renews the token if it is about to expire, decides about the token that is there then, and hands it out with the
-// receipt of its record.
+// release renews the token if it is about to expire, decides about the token that is there then, and hands it out
+// with the receipt of its record.
 func (b *Broker) release(ctx context.Context, g grounds, r Request, c Connection) (Outcome, error) {
 	if !c.fresh(b.now()) {
 		var err error
@@ -287,8 +288,8 @@ func (b *Broker) releasing(ctx context.Context, g grounds, c Connection, detail 
 	return b.guard.Check(ctx, g.caller, access.GetResourceOauth2Token, f)
 }
 
-// refreshed decides that the tokens may be renewed, which counts at the ceilings, and renews them. While refreshes fail there are
-// pauses, in which a token that still lives serves.
+// refreshed decides that the tokens may be renewed, which counts at the ceilings, and renews them. While refreshes
+// fail there are pauses, in which a token that still lives serves.
 func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connection) (grounds, Connection, error) {
 	if err := b.within(ctx, g, c.Granted); err != nil {
 		return g, c, err
@@ -359,9 +360,9 @@ func (b *Broker) directToken(ctx context.Context, g grounds, r Request, d direct
 	return b.fetch(ctx, g, r, c, d)
 }
 
-// fetch asks the provider for a token and stores it. Nothing is lost if we die here: the grant can be repeated, and the
-// token that was on its way expires unused. Policy and ceilings decide before anybody is asked. One request asks at a time,
-// the others get what it brought; and there are pauses in which a token that lives serves (threat M14).
+// fetch asks the provider for a token and stores it. Nothing is lost if we die here: the grant can be repeated, and
+// the token that was on its way expires unused. Policy and ceilings decide before anybody is asked. One request asks
+// at a time, the others get what it brought; and there are pauses in which a token that lives serves (threat M14).
 func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, d direct) (Outcome, error) {
 	if err := b.within(ctx, g, r.Scopes); err != nil {
 		return Outcome{}, err
@@ -443,9 +444,10 @@ func (b *Broker) fetchNow(ctx context.Context, g grounds, r Request, c Connectio
 	}, nil
 }
 
-// sealGrant makes c the next generation of the connection, holding what the provider granted. If the provider names no
-// scopes, those asked for were granted (RFC 6749 §5.1). If none were asked for either, or the vendor has none, nobody knows
-// what the token may do: no scope is granted, and that covers no list (threat M02). u is the account at the provider.
+// sealGrant makes c the next generation of the connection, holding what the provider granted. If the provider names
+// no scopes, those asked for were granted (RFC 6749 §5.1). If none were asked for either, or the vendor has none,
+// nobody knows what the token may do: no scope is granted, and that covers no list (threat M02). u is the account at
+// the provider.
 func (b *Broker) sealGrant(ctx context.Context, c Connection, p Provider, grant Grant, u upstream, asked []string) (Connection, error) {
 	c.Generation++
 	c.Identity = p.Identity

@@ -58,8 +58,8 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// E10, E13: a network that --allow-network opens to one account is closed to another, in both directions. What that one is
-// told is the same whether something listens there, nothing does, or the network is open to nobody.
+// E10, E13: a network that --allow-network opens to one account is closed to another, in both directions. What that
+// one is told is the same whether something listens there, nothing does, or the network is open to nobody.
 func TestE10_E13_ANetworkOfOneAccountIsClosedToAnother(t *testing.T) {
 	for _, owner := range []string{"", tenant} {
 		t.Run("of "+owner, func(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// M14: an agent whose requests make a provider fail, over and over, is told when to try again, as AWS's SDKs read it; so is an
-// administrator who tests on and on. The other account's agent is served by the same host meanwhile.
+// M14: an agent whose requests make a provider fail, over and over, is told when to try again, as AWS's SDKs read it;
+// so is an administrator who tests on and on. The other account's agent is served by the same host meanwhile.
 func TestM14_ThrottlingTellsWhenToTryAgain(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newBare(t, db)

@@ -14,12 +14,12 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// poolIdle is how long an account's connections are kept after its last call. It is longer than any call takes, so what is
-// dropped is not in use.
+// poolIdle is how long an account's connections are kept after its last call. It is longer than any call takes, so
+// what is dropped is not in use.
 const poolIdle = time.Minute
 
-// outbound is what the calls of one account go through: what they may reach, the connections, and the documents that were
-// read. There is no other way out, so no call is without an account.
+// outbound is what the calls of one account go through: what they may reach, the connections, and the documents that
+// were read. There is no other way out, so no call is without an account.
 type outbound struct {
 	*Client
 	rules    rules
@@ -58,8 +58,8 @@ func (c *Client) of(account access.Account) (*outbound, error) {
 	return o, nil
 }
 
-// dropIdleLocked forgets connections of accounts that make no calls, and in the end their documents, which are of no use
-// any more then.
+// dropIdleLocked forgets connections of accounts that make no calls, and in the end their documents, which are of no
+// use any more then.
 func (c *Client) dropIdleLocked(now time.Time) {
 	for account, o := range c.accounts {
 		idle := now.Sub(o.used).Abs()

@@ -1,9 +1,9 @@
 // Package pace bounds how often callers make this server call somebody else: a provider, an issuer.
 //
-// Security argument: a call that is due because a token ended is bounded by tokens' lives. One that a caller asks for, by force,
-// by a request that fails or by a test, is bounded here, before it goes out. Each bound is of one account, and so is the memory
-// that it costs: what one account does neither slows another nor makes its bounds be forgotten. What is remembered is this
-// process's: each replica has its own pace.
+// Security argument: a call that is due because a token ended is bounded by tokens' lives. One that a caller asks
+// for, by force, by a request that fails or by a test, is bounded here, before it goes out. Each bound is of one
+// account, and so is the memory that it costs: what one account does neither slows another nor makes its bounds be
+// forgotten. What is remembered is this process's: each replica has its own pace.
 package pace
 
 import (
@@ -126,9 +126,9 @@ func NewTurns(now func() time.Time) *Turns {
 	return &Turns{now: now, accounts: map[access.Account]map[string]*turn{}}
 }
 
-// Enter takes the turn for the account's thing. While another has it, Enter waits for its end, and then returns without the
-// turn: leave is nil, and the caller looks what the other left. In a pause it returns how long that is. Whoever has the turn
-// calls leave once.
+// Enter takes the turn for the account's thing. While another has it, Enter waits for its end, and then returns
+// without the turn: leave is nil, and the caller looks what the other left. In a pause it returns how long that is.
+// Whoever has the turn calls leave once.
 func (t *Turns) Enter(ctx context.Context, account access.Account, thing string) (leave func(), pause time.Duration, err error) {
 	t.mu.Lock()
 	now := t.now()
@@ -233,8 +233,8 @@ func (t *Turns) sweepLocked(now time.Time) {
 	}
 }
 
-// evict makes room for many: a quarter goes, those that failed longest ago. What is being called stays, and is as much as there
-// are requests.
+// evict makes room for many: a quarter goes, those that failed longest ago. What is being called stays, and is as
+// much as there are requests.
 func evict(things map[string]*turn) {
 	var failed []time.Time
 	for _, e := range things {

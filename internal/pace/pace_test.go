@@ -52,7 +52,8 @@ func TestPace(t *testing.T) {
 	want("and after it", one, "k", 10*time.Second)
 }
 
-// M14: kinds that one account makes up make no other account's bounds be forgotten, nor the one of its own that is used most.
+// M14: kinds that one account makes up make no other account's bounds be forgotten, nor the one of its own that is
+// used most.
 func TestM14_PaceIsRememberedByAccount(t *testing.T) {
 	c := newClock()
 	p := pace.New(c.now, 3, 10*time.Second)
