@@ -220,7 +220,10 @@ func TestM14_ReportsForceFewRefreshes(t *testing.T) {
 		c := w.consent("alice").Connection
 		wat := w.wat(w.agentA, "alice")
 		w.provider.Queue(oauthtest.Token, faults...)
-		w.hammer(func() error { _, err := w.ReportTokenInvalid(t.Context(), w.agentA, wat, c); return err })
+		report := func() error { _, err := w.ReportTokenInvalid(t.Context(), w.agentA, wat, c); return err }
+		if served, _, others := w.hammer(report); what == "works" && served != all || what == "fails" && len(others) != 1 {
+			t.Errorf("%s: %d reports were answered with a state, and %d failed (%v)", what, served, len(others), others)
+		}
 		if n := w.grants("refresh_token"); n != 1 {
 			t.Errorf("%s: %d reports cost the provider %d refreshes, want 1", what, all, n)
 		}
