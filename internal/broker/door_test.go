@@ -85,6 +85,34 @@ func TestM06_EveryOperationSeesTheSame(t *testing.T) {
 	}
 }
 
+// heard keeps how the users of decisions were established.
+type heard struct {
+	access.Table
+	asserted []bool
+}
+
+func (h *heard) Decide(ctx context.Context, c access.Caller, a access.Action, f access.Facts) (access.Decision, error) {
+	h.asserted = append(h.asserted, f.Asserted)
+	return h.Table.Decide(ctx, c, a, f)
+}
+
+// A token without a user is asked for with a workload access token of one, and policies see how that one was established.
+func TestM06_MachineTokensOfAssertedUsers(t *testing.T) {
+	w := newWorld(t)
+	wat := w.watForID(w.agentA, "alice")
+	h := &heard{}
+	config := w.config
+	config.Guard = access.NewGuard(access.Config{Log: w.db, Now: w.clock.now, Decider: h})
+	t.Cleanup(config.Guard.Close)
+	b, err := broker.New(config)
+	must(t, err)
+	_, err = b.Token(t.Context(), w.agentA, ask(wat, machine))
+	must(t, err)
+	if len(h.asserted) == 0 || slices.Contains(h.asserted, false) {
+		t.Errorf("decisions about an asserted user's machine token were told asserted: %v", h.asserted)
+	}
+}
+
 type noKeys struct{}
 
 func (noKeys) JWKS(context.Context, access.Account, string, string) ([]byte, error) {

@@ -312,7 +312,7 @@ func (b *Broker) refreshed(ctx context.Context, g grounds, r Request, c Connecti
 
 // machineToken serves M2M.
 func (b *Broker) machineToken(ctx context.Context, g grounds, r Request) (Outcome, error) {
-	g.facts.UserRef, g.facts.Asserted = "", false
+	g.facts.UserRef = ""
 	return b.directToken(ctx, g, r, direct{flow: FlowM2M, doing: "the client credentials", ask: func(ctx context.Context) (Grant, error) {
 		return b.clientGrant(ctx, g, TokenRequest{Scopes: r.Scopes, Resources: r.Resources, Audiences: r.Audiences, Custom: r.CustomParameters})
 	}})
