@@ -30,10 +30,7 @@ func (m *matrix) deals() hand {
 	}
 	for _, d := range m.truth.delegations {
 		if m.truth.lives(d) && m.truth.stands(d.account, d.agent, d.user) {
-			r := m.call(m.boss(d.account), api.OpGetWorkloadAccessTokenForDelegation, map[string]any{"workloadName": d.agent, "delegationId": d.id})
-			t := m.truth.minted(r.get("workloadAccessToken"), d.account, d.agent, d.user)
-			t.delegation = d
-			h.good = append(h.good, t)
+			h.good = append(h.good, m.under(d))
 		}
 	}
 	for i, t := range h.good {
@@ -57,9 +54,26 @@ func (m *matrix) handedOn(account, from, to, user string) []*wat {
 	if !m.truth.stands(account, from, user) || !m.truth.stands(account, to, user) {
 		return nil
 	}
-	t := m.truth.minted("", account, to, user)
-	t.text, t.via, t.viaEpoch = m.propagated(m.boss(account), m.mint(account, from, user).text, to), from, m.truth.epoch[standing(account, "agent", from)]
-	return []*wat{t}
+	return []*wat{m.handOn(m.mint(account, from, user), to)}
+}
+
+// handOn exchanges a token for one of another agent, as root.
+func (m *matrix) handOn(had *wat, to string) *wat {
+	m.t.Helper()
+	t := m.truth.minted("", had.account, to, had.user)
+	t.text, t.delegation = m.propagated(m.boss(had.account), had.text, to), had.delegation
+	t.through = append([]string{had.agent}, had.through...)
+	t.since = append([]int{m.truth.epoch[standing(had.account, "agent", had.agent)]}, had.since...)
+	return t
+}
+
+// under mints a token by a delegation, as root.
+func (m *matrix) under(d *delegated) *wat {
+	m.t.Helper()
+	r := m.call(m.boss(d.account), api.OpGetWorkloadAccessTokenForDelegation, map[string]any{"workloadName": d.agent, "delegationId": d.id})
+	t := m.truth.minted(r.get("workloadAccessToken"), d.account, d.agent, d.user)
+	t.delegation = d
+	return t
 }
 
 // TestA01_MatrixOfTheDataPlane is the full cross product of the small world: who calls, which agent's and user's token, at

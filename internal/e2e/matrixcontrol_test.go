@@ -75,7 +75,7 @@ func (m *matrix) directory(account, of string) map[string]any {
 	if account == of {
 		boss := m.boss(account)
 		rule = nested(m.t, m.call(boss, "ListFederationRules", map[string]any{}), "ruleId")
-		connection = m.truth.stored[place{account, "ann", byAlice, onCalendar}].id
+		connection = m.truth.stored[spot(account, "ann", byAlice, onCalendar)].id
 	}
 	d := map[string]any{"name": own(of), "workloadName": own(of), "principalName": own(of), "providerName": own(of), "resourceCredentialProviderName": own(of),
 		"accessKeyId": "", "ruleId": rule, "connectionId": connection, "accountId": of, "issuer": "https://" + of + ".example.com",

@@ -117,12 +117,12 @@ func TestF16_MatrixOfForeignSubjects(t *testing.T) {
 	for _, a := range m.actors {
 		for _, tok := range h.good {
 			if tok.account != a.account {
-				if tok.via == "" && tok.delegation == nil {
+				if tok.through == nil && tok.delegation == nil {
 					pairs = append(pairs, m.foreignToken(a, tok)...)
 				}
 				continue
 			}
-			if tok.delegation == nil && tok.via == "" {
+			if tok.delegation == nil && tok.through == nil {
 				pairs = append(pairs, m.foreignThings(a, tok, all)...)
 			}
 		}

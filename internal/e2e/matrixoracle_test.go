@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
 // The oracle. It says what is expected of a cell, by docs/policy.md and docs/design.md, and by what this test has written and done itself. It asks
@@ -11,16 +13,47 @@ import (
 // person is a user at an agent.
 type person struct{ account, agent, user string }
 
-// place is where a token is stored: for an agent, a user and a provider of an account.
-type place struct{ account, agent, user, provider string }
+// place is where a token is stored: for an agent, a user and a provider of an account, and by what else names it.
+type place struct {
+	account, agent, user, provider string
+	resource, params               string // the API that it is for, and the custom parameters that name it
+	scopes                         string // exactly these, of a token without a user
+}
+
+func spot(account, agent, user, provider string) place {
+	return place{account: account, agent: agent, user: user, provider: provider}
+}
+
+// label is how the text of the token in the place begins.
+func (p place) label() string {
+	label := strings.Join([]string{p.account, p.agent, p.user, p.provider}, "/")
+	if p.user == byNobody {
+		label = "machine"
+	}
+	if p.resource != "" {
+		label += "@" + p.resource
+	}
+	if p.params != "" {
+		label += "?" + p.params
+	}
+	return label + "-"
+}
+
+// family is the place without the resource.
+func (p place) family() place {
+	p.resource = ""
+	return p
+}
 
 func (p place) person() person { return person{p.account, p.agent, p.user} }
 
-// stored is a token that a user consented to.
+// stored is a token that a user consented to, or that needed no user.
 type stored struct {
 	place
 	text, id string
 	scopes   []string // sorted
+	unknown  bool     // nobody knows the scopes
+	renews   bool     // it lives on a refresh token that serves its whole family
 	active   bool
 }
 
@@ -29,8 +62,8 @@ type wat struct {
 	person
 	text       string
 	epochs     [3]int
-	via        string // the agent that handed it on, "" for none
-	viaEpoch   int
+	through    []string // the agents that handed it on, the last first
+	since      []int    // their epochs then
 	delegation *delegated
 	expired    bool
 	forged     bool // it was never minted
@@ -38,7 +71,8 @@ type wat struct {
 
 func (t *wat) String() string {
 	s := fmt.Sprintf("%s/%s/%q", t.account, t.agent, t.user)
-	for what, is := range map[string]bool{" expired": t.expired, " forged": t.forged, " delegated": t.delegation != nil, " via " + t.via: t.via != ""} {
+	for what, is := range map[string]bool{" expired": t.expired, " forged": t.forged, " delegated": t.delegation != nil,
+		fmt.Sprintf(" through %v", t.through): t.through != nil} {
 		if is {
 			s += what
 		}
@@ -47,7 +81,7 @@ func (t *wat) String() string {
 }
 
 type grant struct {
-	provider string
+	provider string // as among a right's
 	scopes   []string
 }
 
@@ -56,6 +90,7 @@ type delegated struct {
 	id, account, agent, user string
 	grants                   []grant
 	epochs                   [3]int // of the agent, the user and the user's issuer, when it was made
+	until                    time.Time
 	ended                    bool
 }
 
@@ -76,9 +111,21 @@ func (t *wat) grants(provider string) (grant, bool) {
 	return t.delegation.grant(provider)
 }
 
-func (t *wat) bounds(provider string, scopes []string) bool {
-	g, ok := t.grants(provider)
-	return ok && (t.delegation == nil || within(scopes, g.scopes))
+// bounds reports whether a token with the scopes is within the delegation. Scopes that nobody knows are in no list.
+func (t *wat) bounds(provider string, scopes []string, unknown bool) bool {
+	switch g, ok := t.grants(provider); {
+	case t.delegation == nil || !ok:
+		return ok
+	case unknown:
+		return len(g.scopes) == 0
+	default:
+		return within(scopes, g.scopes)
+	}
+}
+
+// asking is what a policy is asked about a use of the token.
+func (t *wat) asking(verb string) question {
+	return question{verb: verb, agent: t.agent, user: t.user, through: t.through}
 }
 
 // session is a consent session.
@@ -96,16 +143,17 @@ type truth struct {
 	epoch       map[string]int  // of the same: how often it went down
 	forbidden   map[string]bool // providers that a policy forbids, by account and name
 	stored      map[place]*stored
-	machine     map[place]string // tokens without a user
-	spent       []string         // tokens that others have replaced
+	machine     map[place]*stored // tokens without a user
+	spent       []string          // tokens that others have replaced
 	apiKeys     map[string]string
 	delegations []*delegated
 	open        map[person]int // consent sessions
+	now         func() time.Time
 }
 
 func newTruth() truth {
 	return truth{disabled: map[string]bool{}, down: map[string]bool{}, epoch: map[string]int{}, forbidden: map[string]bool{}, stored: map[place]*stored{},
-		machine: map[place]string{}, apiKeys: map[string]string{}, open: map[person]int{}}
+		machine: map[place]*stored{}, apiKeys: map[string]string{}, open: map[person]int{}}
 }
 
 // standing names somebody who can be down.
@@ -147,45 +195,19 @@ func (o *truth) stands(account, agent, user string) bool {
 
 // opens reports whether the token is good in the account, but for the time.
 func (o *truth) opens(t *wat, account string) bool {
+	for i, agent := range t.through {
+		if name := standing(t.account, "agent", agent); o.down[name] || o.epoch[name] != t.since[i] {
+			return false
+		}
+	}
 	return !t.forged && t.account == account && o.stands(t.account, t.agent, t.user) && t.epochs == o.epochs(t.account, t.agent, t.user) &&
-		(t.delegation == nil || o.lives(t.delegation)) &&
-		(t.via == "" || !o.down[standing(account, "agent", t.via)] && o.epoch[standing(account, "agent", t.via)] == t.viaEpoch)
+		(t.delegation == nil || o.lives(t.delegation))
 }
 
 // lives reports whether the delegation is good for anything: whoever disables the user or the issuer ends it.
 func (o *truth) lives(d *delegated) bool {
 	now := o.epochs(d.account, d.agent, d.user)
-	return !d.ended && now[1] == d.epochs[1] && now[2] == d.epochs[2]
-}
-
-// acts reports whether the principal acts for the agent: as root, or by the role and the pairing.
-func acts(a *actor, role, agent string) bool {
-	return slices.Contains(a.roles, "root") || slices.Contains(a.roles, role) && slices.Contains(a.agents, agent)
-}
-
-// may reports whether the principal may do what agents do: it acts for the agent, and a policy permits it.
-func (o *truth) may(a *actor, verb, agent, provider, user string, scopes []string) bool {
-	if !acts(a, "agent", agent) || slices.Contains(a.roles, "root") {
-		return acts(a, "agent", agent)
-	}
-	// A key is of an API-key provider, and what a policy says of a provider by its name is of the kind that has the name.
-	if verb == "key" && provider != onMaps || verb == "release" && provider == onMaps {
-		provider = "one of the other kind"
-	}
-	if verb == "key" {
-		verb = "release"
-	}
-	if verb == "release" && o.forbidden[a.account+"/"+provider] {
-		return false
-	}
-	return slices.ContainsFunc(a.rights, func(r right) bool {
-		return slices.Contains(r.verbs, verb) && (r.providers == nil || slices.Contains(r.providers, provider)) &&
-			(r.scopes == nil || within(scopes, r.scopes)) && (r.user == "" || r.user == user)
-	})
-}
-
-func within(some, all []string) bool {
-	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+	return !d.ended && o.now().Before(d.until) && now[1] == d.epochs[1] && now[2] == d.epochs[2]
 }
 
 // kind is what sort of an answer is expected.
@@ -199,7 +221,7 @@ const (
 	wantInvalid kind = "invalid"         // 400
 	wantFull    kind = "throttled"       // 429
 	wantToken   kind = "a token"         // 200, and the very text that is stored in that place
-	wantFresh   kind = "a new token"     // 200, and a text that nobody has seen
+	wantFresh   kind = "a new token"     // 200, and a text of that place that nobody has seen
 	wantConsent kind = "a consent URL"   // 200
 	wantPending kind = "pending"         // 200, and the session's URL
 	wantFine    kind = "success"         // 200
@@ -241,7 +263,7 @@ func (o *truth) mint(a *actor, agent, user string) want {
 	switch {
 	case o.disabled[a.String()]:
 		return want{kind: wantShut}
-	case !o.may(a, verb, agent, "", user, nil):
+	case !o.may(a, question{verb: verb, agent: agent, user: user}):
 		return want{kind: wantDenied}
 	case verb == "assert" && agent != "ben" && agent != onNothing && !slices.Contains(a.roles, "root"): // its users must be proven
 		return want{kind: wantDenied}
@@ -258,7 +280,7 @@ func (o *truth) mintDelegated(a *actor, agent string, d *delegated) want {
 	switch {
 	case o.disabled[a.String()]:
 		return want{kind: wantShut}
-	case !o.may(a, "mint", agent, "", d.user, nil):
+	case !o.may(a, question{verb: "mint", agent: agent, user: d.user}):
 		return want{kind: wantDenied}
 	case agent == onNothing || d.account != a.account || d.agent != agent:
 		return want{kind: wantAbsent}
@@ -278,47 +300,70 @@ func (o *truth) bearer(a *actor, t *wat) *want {
 }
 
 // oauth2 is a provider's token.
-func (o *truth) oauth2(a *actor, t *wat, provider, flow string, scopes []string) want {
+func (o *truth) oauth2(a *actor, t *wat, q ask) want {
 	if w := o.bearer(a, t); w != nil {
 		return *w
 	}
-	may := func(scopes []string) bool { return o.may(a, "release", t.agent, provider, t.user, scopes) }
-	switch {
+	p := offers(q.provider)
+	may := func(scopes []string, unknown bool) bool {
+		ask := t.asking("release")
+		ask.provider, ask.params, ask.scopes, ask.unknown = q.provider, names(q.params), scopes, unknown
+		return o.may(a, ask)
+	}
+	asked := may(q.scopes, p.unknown(q.scopes))
+	turned := func(k kind) want { // away, before scopes or parameters are looked at, or because of them
+		if may(q.scopes, false) && !asked || q.params != "" && !asked {
+			return want{kind: wantDenied, or: k}
+		}
+		return yesElse(asked, k, wantDenied)
+	}
+	_, two := p.resource(q.scopes)
+	switch _, granted := t.grants(q.provider); {
 	case !acts(a, "agent", t.agent):
 		return want{kind: wantDenied}
 	case t.expired: // what is dead is refused before anything is told, and after the pairing
 		return want{kind: wantDead, or: wantDenied}
-	case provider == onNothing || provider == onMaps:
-		return yesElse(may(scopes), wantAbsent, wantDenied)
-	case o.down[standing(a.account, "provider", provider)], asserted(t.user) && provider == onDrive:
+	case !p.oauth2:
+		return turned(wantAbsent)
+	case o.down[standing(a.account, "provider", q.provider)], asserted(t.user) && p.verified, !granted:
 		return want{kind: wantDenied}
-	case flow == "USER_FEDERATION" && t.user == byNobody:
-		return yesElse(may(scopes), wantInvalid, wantDenied)
+	case q.flow == "USER_FEDERATION" && t.user == byNobody:
+		return turned(wantInvalid)
+	case q.refused() || two:
+		return turned(wantInvalid)
 	}
-	if flow == "M2M" {
-		text, known := o.machine[place{a.account, t.agent, "", provider}]
-		switch {
-		case !may(scopes) || !t.bounds(provider, scopes):
-			return want{kind: wantDenied}
-		case known:
-			return want{kind: wantToken, text: text}
-		}
-		return want{kind: wantFresh}
-	}
-	at := place{a.account, t.agent, t.user, provider}
-	s := o.stored[at]
-	if s != nil && s.active && within(scopes, s.scopes) {
-		if may(s.scopes) && t.bounds(provider, s.scopes) {
+	at := q.place(a.account, t.agent, t.user)
+	here := func(s *stored) want { // what is there, if that may leave
+		if may(s.scopes, s.unknown) && t.bounds(q.provider, s.scopes, s.unknown) {
 			return want{kind: wantToken, text: s.text}
 		}
 		return want{kind: wantDenied}
 	}
-	union := scopes
+	fresh := func() want { // what the provider gives without asking the user, if that may be asked for
+		if scopes, unknown := p.granted(q.scopes); asked && t.bounds(q.provider, q.scopes, p.unknown(q.scopes)) && may(scopes, unknown) {
+			return want{kind: wantFresh, text: at.label()}
+		}
+		return want{kind: wantDenied}
+	}
+	if q.flow == "M2M" {
+		if s := o.machine[at]; s != nil {
+			return here(s)
+		}
+		return fresh()
+	}
+	s := o.stored[at]
+	switch {
+	case s != nil && s.active && (p.scopeless || within(q.scopes, s.scopes)):
+		return here(s)
+	case s == nil && o.renews(at): // a consent to another API of the vendor serves this one
+		return fresh()
+	}
+	union := q.scopes
 	if s != nil && s.active { // nothing that was granted is to be lost
-		union = slices.Concat(scopes, s.scopes)
+		union = slices.Concat(q.scopes, s.scopes)
 	}
 	switch {
-	case t.delegation != nil || !may(union):
+	case t.delegation != nil || !may(union, p.unknown(union)):
 		return want{kind: wantDenied}
 	case o.open[at.person()] >= 50:
 		return want{kind: wantFull}
@@ -326,25 +371,44 @@ func (o *truth) oauth2(a *actor, t *wat, provider, flow string, scopes []string)
 	return want{kind: wantConsent}
 }
 
+// renews reports whether there is a living refresh token of the family of the place.
+func (o *truth) renews(at place) bool {
+	for other, s := range o.stored {
+		if s.renews && s.active && other.family() == at.family() {
+			return true
+		}
+	}
+	return false
+}
+
 // apiKey is an account's key.
 func (o *truth) apiKey(a *actor, t *wat, provider string) want {
 	if w := o.bearer(a, t); w != nil {
 		return *w
 	}
-	_, granted := t.grants(provider)
+	ask := t.asking("release")
+	ask.provider = keyOf(provider)
+	_, granted := t.grants(ask.provider)
 	switch {
 	case t.expired && !acts(a, "agent", t.agent):
 		return want{kind: wantDead, or: wantDenied}
 	case t.expired:
 		return want{kind: wantDead}
-	case !o.may(a, "key", t.agent, provider, t.user, nil):
+	case !o.may(a, ask):
 		return want{kind: wantDenied}
-	case provider != onMaps:
+	case !offers(provider).key:
 		return want{kind: wantAbsent}
 	case o.down[standing(a.account, "provider", provider)], !granted:
 		return want{kind: wantDenied}
 	}
-	return want{kind: wantToken, text: o.apiKeys[a.account]}
+	return want{kind: wantToken, text: o.apiKeys[a.account+"/"+provider]}
+}
+
+// handing is what a policy is asked where an agent takes over a token that another handed on: it has come through that one.
+func handing(t *wat, to string) question {
+	q := t.asking("exchange")
+	q.agent, q.from, q.through = to, t.agent, slices.Concat([]string{t.agent}, t.through)
+	return q
 }
 
 // about is what is asked of the token itself.
@@ -355,7 +419,7 @@ func (o *truth) about(a *actor, t *wat, op string) want {
 	switch {
 	case t.expired:
 		return want{kind: wantDead, or: wantDenied}
-	case !o.may(a, "describe", t.agent, "", t.user, nil):
+	case !o.may(a, t.asking("describe")):
 		return want{kind: wantDenied}
 	}
 	return yesElse(op == "DescribeUser", wantFine, wantInvalid) // no issuer of the matrix says more of its users
@@ -370,7 +434,7 @@ func (o *truth) report(a *actor, t *wat, s *stored) want {
 	switch {
 	case t.expired:
 		return want{kind: wantDead, or: wantDenied}
-	case !o.may(a, "report", t.agent, "", t.user, nil):
+	case !o.may(a, t.asking("report")):
 		return want{kind: wantDenied}
 	case !own:
 		return want{kind: wantAbsent}
@@ -391,8 +455,8 @@ func (o *truth) exchange(a *actor, t *wat, agent string) want {
 	}
 	good := !t.expired
 	if agent == "" {
-		return yesElse(good && t.delegation == nil && o.may(a, "exchange", t.agent, "", t.user, nil), wantFine, wantRefused)
+		return yesElse(good && t.delegation == nil && o.may(a, t.asking("exchange")), wantFine, wantRefused)
 	}
 	return yesElse(good && t.user != byNobody && t.agent != agent && agent != onNothing && (!asserted(t.user) || agent == "ben") &&
-		o.may(a, "exchange", agent, "", t.user, nil) && o.stands(a.account, agent, t.user), wantFine, wantRefused)
+		o.may(a, handing(t, agent)) && o.stands(a.account, agent, t.user), wantFine, wantRefused)
 }

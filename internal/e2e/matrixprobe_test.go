@@ -61,19 +61,29 @@ func (m *matrix) mintsDelegated(a *actor, agent string, d *delegated) *probe {
 
 // asks asks for a provider's token.
 func (m *matrix) asks(a *actor, t *wat, provider, flow string, scopes ...string) *probe {
-	at := place{a.account, t.agent, t.user, provider}
-	p := &probe{actor: a, op: api.OpGetResourceOauth2Token, agent: t.agent, user: t.user, provider: provider, releases: true,
-		detail: fmt.Sprintf("%s %q with a token of %s", flow, scopes, t), expect: func() want { return m.truth.oauth2(a, t, provider, flow, scopes) }}
+	return m.requests(a, t, ask{provider: provider, flow: flow, scopes: scopes})
+}
+
+func (m *matrix) requests(a *actor, t *wat, q ask) *probe {
+	at := q.place(a.account, t.agent, t.user)
+	p := &probe{actor: a, op: api.OpGetResourceOauth2Token, agent: t.agent, user: t.user, provider: q.provider, releases: true,
+		detail: fmt.Sprintf("%s %q %s with a token of %s", q.flow, q.scopes, q.params, t), expect: func() want { return m.truth.oauth2(a, t, q) }}
 	p.done = func(r reply) {
 		switch p.want.kind {
 		case wantConsent:
 			m.truth.open[at.person()]++
 		case wantFresh:
-			at.user = ""
-			m.truth.machine[at] = r.get("accessToken")
+			now := &stored{place: at, text: r.get("accessToken"), id: r.get("connectionId"), active: true}
+			now.scopes, now.unknown = offers(q.provider).granted(q.scopes)
+			if q.flow == "M2M" {
+				m.truth.machine[at] = now
+			} else {
+				now.renews = true
+				m.truth.stored[at] = now
+			}
 		}
 	}
-	return m.calls(p, m.tokenInput(t, provider, flow, scopes, ""))
+	return m.calls(p, m.input(t, q))
 }
 
 func (m *matrix) asksKey(a *actor, t *wat, provider string) *probe {
@@ -98,7 +108,16 @@ func (m *matrix) asksAbout(a *actor, t *wat, op string) *probe {
 func (m *matrix) reports(a *actor, t *wat, s *stored, id string) *probe {
 	p := &probe{actor: a, op: api.OpReportTokenInvalid, agent: t.agent, user: t.user, detail: fmt.Sprintf("connection of %+v with a token of %s", s, t),
 		expect: func() want { return m.truth.report(a, t, s) }}
-	p.done = func(reply) { s.active = false }
+	p.done = func(reply) {
+		if !s.renews || !s.active {
+			s.active = false
+			return
+		}
+		if text := m.reads(s.place, s.scopes).get("accessToken"); text != s.text { // it was refreshed
+			m.truth.spent = append(m.truth.spent, s.text)
+			s.text = text
+		}
+	}
 	return m.calls(p, map[string]any{"workloadIdentityToken": t.text, "connectionId": id})
 }
 
@@ -206,7 +225,7 @@ func (m *matrix) wrong(s sent) string {
 		switch {
 		case s.want.kind == wantToken && text != got:
 			return "another token: " + text
-		case s.want.kind == wantFresh && (!strings.HasPrefix(text, "machine-") || m.truth.knows(text)):
+		case s.want.kind == wantFresh && (!strings.HasPrefix(text, got) || m.truth.knows(text)):
 			return "no token of its own: " + text
 		}
 	} else if s.reply.get("accessToken")+s.reply.get("apiKey") != "" || s.want.kind != wantFine && s.reply.get("workloadAccessToken")+s.reply.get("access_token") != "" {
@@ -281,7 +300,7 @@ func (o *truth) knows(text string) bool {
 		}
 	}
 	for _, t := range o.machine {
-		if t == text {
+		if t.text == text {
 			return true
 		}
 	}
@@ -296,8 +315,8 @@ func (o *truth) leaks(s sent) string {
 		}
 	}
 	for _, t := range o.machine {
-		if t != s.want.text && strings.Contains(s.reply.body, t) {
-			return t
+		if t.text != s.want.text && strings.Contains(s.reply.body, t.text) {
+			return t.text
 		}
 	}
 	for _, t := range o.spent {

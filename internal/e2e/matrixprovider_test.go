@@ -13,6 +13,13 @@ import (
 	"testing"
 )
 
+// The paths of the grantor: each is a provider with habits of its own.
+const (
+	silently = "/silent" // it never names the scopes that it grants
+	telling  = "/tells"  // it grants read where it is asked for nothing, and says so
+	forAll   = "/suite"  // a token is for one API, and a refresh token for all
+)
+
 // grantor is a provider that says yes to everything at once, and whose tokens can be told from one another: each is issued
 // once. What the parameter label of the authorization request says is in it.
 type grantor struct {
@@ -21,27 +28,29 @@ type grantor struct {
 	silent atomic.Bool // it does not name the scopes that it grants
 
 	mu    sync.Mutex            // guards codes
-	codes map[string]url.Values // the authorization request, by the code that answered it
+	codes map[string]url.Values // the authorization request, by the code that answered it and the refresh token that came of it
 }
 
 func newGrantor(t *testing.T) *grantor {
 	t.Helper()
 	g := &grantor{codes: map[string]url.Values{}}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		sayJSON(w, map[string]any{
-			"issuer": g.url, "authorization_endpoint": g.url + "/authorize", "token_endpoint": g.url + "/token", "jwks_uri": g.url + "/jwks",
-			"response_types_supported": []string{"code"}, "code_challenge_methods_supported": []string{"S256"},
+	for _, path := range []string{"", silently, telling, forAll} {
+		mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+			sayJSON(w, map[string]any{
+				"issuer": g.url + path, "authorization_endpoint": g.url + path + "/authorize", "token_endpoint": g.url + path + "/token", "jwks_uri": g.url + path + "/jwks",
+				"response_types_supported": []string{"code"}, "code_challenge_methods_supported": []string{"S256"},
+			})
 		})
-	})
-	mux.HandleFunc("GET /authorize", func(w http.ResponseWriter, r *http.Request) {
-		q, code := r.URL.Query(), rand.Text()
-		g.mu.Lock()
-		g.codes[code] = q
-		g.mu.Unlock()
-		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {code}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
-	})
-	mux.HandleFunc("POST /token", g.token)
+		mux.HandleFunc("GET "+path+"/authorize", func(w http.ResponseWriter, r *http.Request) {
+			q, code := r.URL.Query(), rand.Text()
+			g.mu.Lock()
+			g.codes[code] = q
+			g.mu.Unlock()
+			http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {code}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
+		})
+		mux.HandleFunc("POST "+path+"/token", func(w http.ResponseWriter, r *http.Request) { g.token(w, r, path) })
+	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	g.url = server.URL
@@ -53,29 +62,57 @@ func sayJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// token redeems each code once. Nothing that it gives can be refreshed.
-func (g *grantor) token(w http.ResponseWriter, r *http.Request) {
-	answer := map[string]any{"token_type": "Bearer", "expires_in": 7 * 24 * 3600}
-	if r.PostFormValue("grant_type") == "client_credentials" {
-		answer["access_token"], answer["scope"] = "machine-"+rand.Text(), r.PostFormValue("scope")
-		if g.silent.Load() {
-			delete(answer, "scope")
-		}
-		sayJSON(w, answer)
-		return
+// token redeems each code once. With a code, only the scope offline_access brings a refresh token, which serves every API.
+func (g *grantor) token(w http.ResponseWriter, r *http.Request, path string) {
+	_ = r.ParseForm()
+	kind, q := r.PostForm.Get("grant_type"), r.PostForm
+	label, scope := "machine", r.PostForm.Get("scope")
+	if kind != "client_credentials" {
+		g.mu.Lock()
+		q = g.codes[r.PostForm.Get("code")+r.PostForm.Get("refresh_token")]
+		delete(g.codes, r.PostForm.Get("code"))
+		g.mu.Unlock()
+		label = q.Get("label")
 	}
-	code := r.PostFormValue("code")
-	g.mu.Lock()
-	q, ok := g.codes[code]
-	delete(g.codes, code)
-	g.mu.Unlock()
-	if !ok {
+	if q == nil {
 		w.WriteHeader(http.StatusBadRequest)
 		sayJSON(w, map[string]any{"error": "invalid_grant"})
 		return
 	}
-	answer["access_token"], answer["scope"] = q.Get("label")+"-"+rand.Text(), q.Get("scope")
+	if kind == "authorization_code" {
+		scope = q.Get("scope")
+	}
+	if path == telling && scope == "" {
+		scope = "read"
+	}
+	at := place{params: ask{params: said(q)}.naming()}
+	if path == forAll {
+		at.resource, _ = offer{suite: true}.resource(strings.Fields(scope))
+	}
+	answer := map[string]any{"token_type": "Bearer", "expires_in": 7 * 24 * 3600, "scope": scope,
+		"access_token": label + strings.TrimPrefix(at.label(), "machine") + rand.Text()}
+	if path == silently || g.silent.Load() && kind == "client_credentials" {
+		delete(answer, "scope")
+	}
+	if path == forAll && kind == "authorization_code" && strings.Contains(scope, forLater) {
+		refresh := "refresh-" + rand.Text()
+		g.mu.Lock()
+		g.codes[refresh] = q
+		g.mu.Unlock()
+		answer["refresh_token"] = refresh
+	}
 	sayJSON(w, answer)
+}
+
+// said are the custom parameters of a request that the matrix sends.
+func said(q url.Values) string {
+	var all []string
+	for _, name := range []string{"org", "Org", "claims"} {
+		if q.Has(name) {
+			all = append(all, name+"="+q.Get(name))
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // consents is a browser whose user says yes: it goes from the authorization URL to the application and no further.

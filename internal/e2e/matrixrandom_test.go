@@ -84,7 +84,7 @@ func (g *gambler) batch(n int) {
 	tokens := slices.Concat(h.good, h.good, h.good, h.good, h.bad, g.old)
 	var open []*session
 	for range 6 {
-		at := place{pick(g, []string{inHome, tenant}), pick(g, matrixAgents()), pick(g, []string{byAlice, byBob, byCarol}), onCalendar}
+		at := spot(pick(g, []string{inHome, tenant}), pick(g, matrixAgents()), pick(g, []string{byAlice, byBob, byCarol}), onCalendar)
 		if g.truth.stands(at.account, at.agent, at.user) && !g.truth.down[standing(at.account, "provider", at.provider)] && g.truth.open[at.person()] < 40 {
 			open = append(open, g.begins(at, g.IntN(3) > 0, "read"))
 		}
@@ -206,13 +206,13 @@ func (m *matrix) delegating(a *actor, agent, user string) *probe {
 		return yesElse(m.truth.stands(a.account, agent, user), wantFine, wantDenied)
 	}
 	grants := []grant{{onCalendar, []string{"read"}}}
+	until := m.truth.now().Add(12 * time.Hour)
 	p.done = func(r reply) {
 		if p.want.kind == wantFine {
 			m.truth.delegations = append(m.truth.delegations, &delegated{id: nested(m.t, r, "delegationId"), account: a.account, agent: agent, user: user,
-				grants: grants, epochs: m.truth.epochs(a.account, agent, user)})
+				grants: grants, until: until, epochs: m.truth.epochs(a.account, agent, user)})
 		}
 	}
-	until := time.Now().Add(time.Duration(m.ahead.Load()) + 12*time.Hour)
 	return m.calls(p, map[string]any{"workloadName": agent, "userToken": m.sign(user), "until": until.Unix(),
 		"grants": []map[string]any{{"providerName": onCalendar, "scopes": []string{"read"}}}})
 }
@@ -291,19 +291,18 @@ func (g *gambler) locks(a *actor, whole bool) {
 
 // forbids forbids a provider to everybody but root.
 func (g *gambler) forbids(by key, account, provider string) {
-	name := account + "/" + provider
+	kind, name := "Provider", account+"/"+provider
+	if p := offers(provider); p.key && (!p.oauth2 || g.IntN(2) == 0) {
+		kind, name = "ApiKeyProvider", account+"/"+keyOf(provider)
+	}
 	if g.truth.forbidden[name] {
 		return
 	}
-	kind := "Provider"
-	if provider == onMaps {
-		kind = "ApiKeyProvider"
-	}
-	g.call(by, "PutPolicy", map[string]any{"name": "no-" + provider,
+	g.call(by, "PutPolicy", map[string]any{"name": "no-" + kind + "-" + provider,
 		"text": fmt.Sprintf(`forbid (principal, action in Tabard::Action::"release", resource == Tabard::%s::%q);`, kind, provider)})
 	g.truth.forbidden[name] = true
 	g.off["forbidden "+name] = func() {
-		g.call(by, "DeletePolicy", map[string]any{"name": "no-" + provider})
+		g.call(by, "DeletePolicy", map[string]any{"name": "no-" + kind + "-" + provider})
 		delete(g.truth.forbidden, name)
 	}
 }
@@ -353,7 +352,7 @@ func (g *gambler) removes(account, agent string) {
 	}
 	g.call(boss, "RestoreWorkloadIdentity", map[string]any{"workloadName": agent})
 	g.truth.down[name] = false
-	g.old = slices.DeleteFunc(g.old, func(t *wat) bool { return t.account == account && t.via == agent }) // nothing says what becomes of those
+	g.old = slices.DeleteFunc(g.old, func(t *wat) bool { return t.account == account && slices.Contains(t.through, agent) }) // nothing says what becomes of those
 }
 
 // revokesAll ends all that an agent or a user has, and waits until that is done.
@@ -375,9 +374,9 @@ func (g *gambler) revokesAll(by key, account, agent, user string) {
 			s.active = false
 		}
 	}
-	for at, text := range g.truth.machine {
+	for at, s := range g.truth.machine {
 		if at.account == account && hit(at.person()) {
-			g.truth.spent = append(g.truth.spent, text)
+			g.truth.spent = append(g.truth.spent, s.text)
 			delete(g.truth.machine, at)
 		}
 	}

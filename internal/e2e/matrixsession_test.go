@@ -28,16 +28,27 @@ func (o *truth) poll(a *actor, t *wat, s *session, provider string) want {
 	if w := o.bearer(a, t); w != nil {
 		return *w
 	}
-	at := place{a.account, t.agent, t.user, provider}
-	may := func(scopes []string) bool { return o.may(a, "release", t.agent, provider, t.user, scopes) }
+	at := spot(a.account, t.agent, t.user, provider)
+	at.resource, at.params = s.resource, s.params // a poll need not say them
+	ask := t.asking("release")
+	ask.provider, ask.unknown = provider, offers(provider).scopeless
+	if s.place == at { // what names the session's token is seen by policies, and a stranger to the session learns nothing
+		ask.params = names(s.params)
+	}
+	may := func(scopes []string) bool {
+		ask.scopes = scopes
+		return o.may(a, ask)
+	}
 	asked := []string{"read"}
 	switch {
 	case !acts(a, "agent", t.agent):
 		return want{kind: wantDenied}
-	case provider == onNothing || provider == onMaps:
+	case !offers(provider).oauth2:
 		return yesElse(may(asked), wantAbsent, wantDenied)
-	case o.down[standing(a.account, "provider", provider)], asserted(t.user) && provider == onDrive:
+	case o.down[standing(a.account, "provider", provider)], asserted(t.user) && offers(provider).verified:
 		return want{kind: wantDenied}
+	case t.user == byNobody && ask.unknown && !may(asked):
+		return want{kind: wantDenied, or: wantInvalid}
 	case t.user == byNobody:
 		return yesElse(may(asked), wantInvalid, wantDenied)
 	}
@@ -51,7 +62,7 @@ func (o *truth) poll(a *actor, t *wat, s *session, provider string) want {
 		return want{kind: wantDead, or: wantDenied}
 	}
 	switch stored := o.stored[at]; {
-	case s.state == "redeemed" && stored.active && may(stored.scopes) && t.bounds(provider, stored.scopes):
+	case s.state == "redeemed" && stored.active && may(stored.scopes) && t.bounds(provider, stored.scopes, stored.unknown):
 		return want{kind: wantToken, text: stored.text}
 	case s.state == "created" && may(asked), s.state == "held" && may(asked):
 		return want{kind: wantPending}
@@ -83,6 +94,9 @@ func asserted(user string) bool { return strings.HasPrefix(user, "uid:") }
 // union are the scopes of what is stored in the place and of a session's.
 func (m *matrix) union(at place) []string {
 	scopes := []string{"read"}
+	if at.resource != "" || offers(at.provider).scopeless {
+		scopes = nil
+	}
 	if s := m.truth.stored[at]; s != nil {
 		scopes = slices.Compact(slices.Sorted(slices.Values(append(scopes, s.scopes...))))
 	}
@@ -106,7 +120,7 @@ func (m *matrix) sessions(held bool) (all []*session) {
 	for _, account := range []string{inHome, tenant} {
 		for _, agent := range matrixAgents() {
 			for _, user := range []string{byAlice, byBob, byCarol} {
-				all = append(all, m.begins(place{account, agent, user, onCalendar}, held, "read"))
+				all = append(all, m.begins(spot(account, agent, user, onCalendar), held, "read"))
 			}
 		}
 	}

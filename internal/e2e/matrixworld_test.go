@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -37,13 +36,6 @@ func matrixProviders() []string { return []string{onCalendar, onDrive, onMaps, o
 // own is the name of things that are in one account only, or with another number in none.
 func own(account string) string { return "thing-" + account }
 
-// right is something that a policy allows a principal: verbs, at providers, up to scopes, for a user.
-type right struct {
-	verbs             []string
-	providers, scopes []string // nil is all
-	user              string   // "" is all
-}
-
 // actor is a principal, and what is written about it.
 type actor struct {
 	account, name string
@@ -76,35 +68,6 @@ func cast() []actor {
 	}
 }
 
-// policy writes an actor's rights in Cedar.
-func (a *actor) policy() string {
-	var b strings.Builder
-	for _, r := range a.rights {
-		providers := r.providers
-		if providers == nil {
-			providers = []string{""}
-		}
-		for _, p := range providers {
-			resource, when := "resource", "true"
-			if p != "" {
-				resource = fmt.Sprintf("resource == Tabard::Provider::%q", p)
-			}
-			if r.scopes != nil {
-				when += fmt.Sprintf(` && ["%s"].containsAll(context.scopes)`, strings.Join(r.scopes, `", "`))
-			}
-			if r.user != "" {
-				when += fmt.Sprintf(` && context.user.kind == "verified" && context.user.subject == %q`, r.user)
-			}
-			if slices.Contains(r.verbs, "exchange") { // each may take over the tokens of each: whose they are is not the matrix's question
-				when += ` && ["", "ann", "ben", "cyd", "` + onNothing + `"].contains(context.from)`
-			}
-			fmt.Fprintf(&b, "permit (principal == Tabard::Principal::%q, action in [Tabard::Action::\"%s\"], %s) when { %s };\n",
-				a.name, strings.Join(r.verbs, `", Tabard::Action::"`), resource, when)
-		}
-	}
-	return b.String()
-}
-
 // matrix is the world, what is stored in it, and what the oracle knows of it.
 type matrix struct {
 	*world
@@ -132,11 +95,20 @@ func (m *matrix) boss(account string) key { return m.actor(account, "root").key 
 func newMatrix(t *testing.T, db string) *matrix {
 	t.Helper()
 	m := &matrix{world: newBare(t, db), stand: newGrantor(t)}
+	m.populate(cast())
+	return m
+}
+
+// populate makes both accounts with the same names.
+func (m *matrix) populate(all []actor) {
+	t := m.t
+	t.Helper()
 	m.truth = newTruth()
+	m.truth.now = func() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) }
 	signing := jwstest.Stranger(t)
 	jwks := string(jwstest.Set(t, jwstest.Key(t, "k", &signing.PublicKey, nil)))
 	m.sign = func(user string) string {
-		now := time.Now().Add(time.Duration(m.ahead.Load()))
+		now := m.truth.now()
 		return jwstest.Sign(t, "ES256", map[string]any{"kid": "k"}, map[string]any{
 			"iss": corporateIssuer, "sub": user, "aud": appClient, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}, signing)
 	}
@@ -149,14 +121,13 @@ func newMatrix(t *testing.T, db string) *matrix {
 		m.call(boss, "CreateTrustedIssuer", map[string]any{"issuer": corporateIssuer, "audiences": []string{appClient}, "jwks": jwks})
 		m.call(boss, "CreateWorkloadIssuer", map[string]any{"issuer": platform.url, "audiences": []string{"tabard"}})
 		m.furnish(account, boss)
-		for _, a := range cast() {
+		for _, a := range all {
 			a.account = account
 			m.enter(&a, boss, platform)
 			m.actors = append(m.actors, &a)
 		}
 		m.store(account, boss)
 	}
-	return m
 }
 
 // furnish makes the agents and providers of an account.
@@ -169,19 +140,38 @@ func (m *matrix) furnish(account string, boss key) {
 		}
 		m.call(boss, "CreateWorkloadIdentity", in)
 	}
-	for name, tags := range map[string]map[string]string{onCalendar: {"tabard:presentation-parameters": "label"}, onDrive: {"tabard:assurance": "verified", "tabard:presentation-parameters": "label"}} {
-		m.call(boss, "CreateOauth2CredentialProvider", map[string]any{
-			"name": name, "credentialProviderVendor": "CustomOauth2", "tags": tags, "oauth2ProviderConfigInput": map[string]any{"customOauth2ProviderConfig": map[string]any{
-				"oauthDiscovery": map[string]any{"discoveryUrl": m.stand.url + "/.well-known/openid-configuration"}, "clientId": clientID, "clientSecret": clientSecret}}})
+	for _, name := range []string{onCalendar, onDrive} {
+		m.provides(boss, name, "")
 	}
 	// And one of each that has a name of its own, which is in no other account.
 	m.call(boss, "CreateWorkloadIdentity", map[string]any{"name": own(account)})
 	m.call(boss, "CreateApiKeyCredentialProvider", map[string]any{"name": own(account), "apiKey": "key-of-" + own(account)})
 	m.call(boss, "CreatePrincipal", map[string]any{"name": own(account), "roles": []string{"auditor"}})
 	m.call(boss, "PutPolicy", map[string]any{"name": own(account), "text": agentPolicy(own(account))})
-	text := "key-of-maps-in-" + account
-	m.call(boss, "CreateApiKeyCredentialProvider", map[string]any{"name": onMaps, "apiKey": text})
-	m.truth.apiKeys[account] = text
+	m.keeps(account, boss, onMaps)
+}
+
+// provides makes an OAuth2 provider at the grantor, which answers as the path says.
+func (m *matrix) provides(boss key, name, path string) {
+	m.t.Helper()
+	tags := map[string]string{"tabard:presentation-parameters": "label"}
+	if p := offers(name); p.verified {
+		tags["tabard:assurance"] = "verified"
+	}
+	if p := offers(name); p.allows != "" {
+		tags["tabard:allowed-parameters"] = p.allows
+	}
+	m.call(boss, "CreateOauth2CredentialProvider", map[string]any{
+		"name": name, "credentialProviderVendor": "CustomOauth2", "tags": tags, "oauth2ProviderConfigInput": map[string]any{"customOauth2ProviderConfig": map[string]any{
+			"oauthDiscovery": map[string]any{"discoveryUrl": m.stand.url + path + "/.well-known/openid-configuration"}, "clientId": clientID, "clientSecret": clientSecret}}})
+}
+
+// keeps makes an API-key provider.
+func (m *matrix) keeps(account string, boss key, name string) {
+	m.t.Helper()
+	text := "key-of-" + name + "-in-" + account
+	m.call(boss, "CreateApiKeyCredentialProvider", map[string]any{"name": name, "apiKey": text})
+	m.truth.apiKeys[account+"/"+name] = text
 }
 
 // enter makes a principal, its policy and its key, or what stands for a key.
@@ -215,20 +205,21 @@ func (m *matrix) enter(a *actor, boss key, p *platform) {
 func (m *matrix) store(account string, boss key) {
 	m.t.Helper()
 	for _, agent := range matrixAgents() {
-		m.connects(place{account, agent, byAlice, onCalendar}, "read", "write")
-		m.connects(place{account, agent, byBob, onCalendar}, "read")
+		m.connects(spot(account, agent, byAlice, onCalendar), "read", "write")
+		m.connects(spot(account, agent, byBob, onCalendar), "read")
 	}
-	m.connects(place{account, "ann", byAlice, onDrive}, "read")
-	m.connects(place{account, "ben", byBob, onDrive}, "read")
-	m.connects(place{account, "ben", byCarol, onCalendar}, "read")
-	m.connects(place{account, "ben", byShadow, onCalendar}, "read")
-	m.delegates(account, "ann", byAlice, grant{onCalendar, []string{"read", "write"}}, grant{onMaps, nil})
+	m.connects(spot(account, "ann", byAlice, onDrive), "read")
+	m.connects(spot(account, "ben", byBob, onDrive), "read")
+	m.connects(spot(account, "ben", byCarol, onCalendar), "read")
+	m.connects(spot(account, "ben", byShadow, onCalendar), "read")
+	m.delegates(account, "ann", byAlice, grant{onCalendar, []string{"read", "write"}}, grant{keyOf(onMaps), nil})
 	m.delegates(account, "ben", byBob, grant{onCalendar, []string{"read"}})
 	m.delegates(account, "ann", byBob, grant{onDrive, []string{"read"}})
 	for _, agent := range []string{"ann", "ben"} {
 		m.seeded++
 		out := m.call(boss, "GetResourceOauth2Token", m.tokenInput(m.mint(account, agent, byNobody), onCalendar, "M2M", []string{"read"}, ""))
-		m.truth.machine[place{account, agent, "", onCalendar}] = out.get("accessToken")
+		at := ask{provider: onCalendar, flow: "M2M", scopes: []string{"read"}}.place(account, agent, byNobody)
+		m.truth.machine[at] = &stored{place: at, text: out.get("accessToken"), id: out.get("connectionId"), scopes: []string{"read"}, active: true}
 	}
 }
 
@@ -272,8 +263,9 @@ func (m *matrix) identifies(user string) map[string]any {
 // begins opens a consent session as root, and lets the user say yes where held says so.
 func (m *matrix) begins(at place, held bool, scopes ...string) *session {
 	m.t.Helper()
-	in := m.tokenInput(m.mint(at.account, at.agent, at.user), at.provider, "USER_FEDERATION", scopes, "")
-	in["forceAuthentication"], in["customParameters"] = true, map[string]string{"label": strings.Join([]string{at.account, at.agent, at.user, at.provider}, "/")}
+	label := strings.Join([]string{at.account, at.agent, at.user, at.provider}, "/")
+	in := m.input(m.mint(at.account, at.agent, at.user), ask{at.provider, "USER_FEDERATION", scopes, "label=" + label + " " + at.params})
+	in["forceAuthentication"] = true
 	first := m.call(m.boss(at.account), "GetResourceOauth2Token", in)
 	m.truth.open[at.person()]++
 	s := &session{place: at, uri: first.get("sessionUri"), token: in["workloadIdentityToken"].(string), state: "created", scopes: scopes}
@@ -296,15 +288,24 @@ func (m *matrix) connects(at place, scopes ...string) {
 	m.learns(at, scopes)
 }
 
-// learns reads as root which token is stored in the place now.
-func (m *matrix) learns(at place, scopes []string) {
+// reads asks as root for the token that is stored in the place.
+func (m *matrix) reads(at place, scopes []string) reply {
 	m.t.Helper()
 	m.seeded++
-	out := m.call(m.boss(at.account), "GetResourceOauth2Token", m.tokenInput(m.mint(at.account, at.agent, at.user), at.provider, "USER_FEDERATION", scopes, ""))
-	if text := out.get("accessToken"); !strings.HasPrefix(text, at.account+"/"+at.agent+"/"+at.user+"/"+at.provider+"-") {
+	out := m.call(m.boss(at.account), "GetResourceOauth2Token", m.input(m.mint(at.account, at.agent, at.user), ask{at.provider, "USER_FEDERATION", scopes, at.params}))
+	if text := out.get("accessToken"); !strings.HasPrefix(text, at.label()) {
 		m.t.Fatalf("%+v has the token %q", at, text)
 	}
-	now := stored{place: at, text: out.get("accessToken"), id: out.get("connectionId"), scopes: slices.Sorted(slices.Values(scopes)), active: true}
+	return out
+}
+
+// learns keeps what a consent has brought.
+func (m *matrix) learns(at place, scopes []string) {
+	m.t.Helper()
+	out := m.reads(at, scopes)
+	text := out.get("accessToken")
+	now := stored{place: at, text: text, id: out.get("connectionId"), renews: slices.Contains(scopes, forLater), active: true}
+	now.scopes, now.unknown = offers(at.provider).granted(slices.Sorted(slices.Values(scopes)))
 	if was := m.truth.stored[at]; was != nil { // the same connection
 		m.truth.spent = append(m.truth.spent, was.text)
 		*was = now
@@ -313,23 +314,35 @@ func (m *matrix) learns(at place, scopes []string) {
 	}
 }
 
-// delegates makes a delegation of the user to the agent.
-func (m *matrix) delegates(account, agent, user string, grants ...grant) {
+// delegates makes a delegation of the user to the agent for a day.
+func (m *matrix) delegates(account, agent, user string, grants ...grant) *delegated {
 	m.t.Helper()
-	var in []map[string]any
+	return m.delegatesFor(24*time.Hour, account, agent, user, grants...)
+}
+
+func (m *matrix) delegatesFor(life time.Duration, account, agent, user string, grants ...grant) *delegated {
+	m.t.Helper()
+	until := m.truth.now().Add(life).Truncate(time.Second)
+	r := m.call(m.boss(account), "CreateDelegation", map[string]any{"workloadName": agent, "userToken": m.sign(user), "grants": grantsInput(grants), "until": until.Unix()})
+	d := &delegated{id: nested(m.t, r, "delegationId"), account: account, agent: agent, user: user, grants: grants, until: until,
+		epochs: m.truth.epochs(account, agent, user)}
+	m.truth.delegations = append(m.truth.delegations, d)
+	return d
+}
+
+func grantsInput(grants []grant) (in []map[string]any) {
 	for _, g := range grants {
-		one := map[string]any{"providerName": g.provider}
+		name, isKey := strings.CutPrefix(g.provider, "key:")
+		one := map[string]any{"providerName": name, "providerKind": "OAUTH2"}
+		if isKey {
+			one["providerKind"] = "API_KEY"
+		}
 		if g.scopes != nil {
 			one["scopes"] = g.scopes
 		}
 		in = append(in, one)
 	}
-	until := time.Now().Add(time.Duration(m.ahead.Load()) + 24*time.Hour)
-	r := m.call(m.boss(account), "CreateDelegation", map[string]any{"workloadName": agent, "userToken": m.sign(user), "grants": in, "until": until.Unix()})
-	m.truth.delegations = append(m.truth.delegations, &delegated{
-		id: nested(m.t, r, "delegationId"), account: account, agent: agent, user: user, grants: grants,
-		epochs: m.truth.epochs(account, agent, user),
-	})
+	return in
 }
 
 // transmit sends a request as it is. It may be called from any goroutine.
