@@ -37,7 +37,7 @@ func TestA01_MatrixOfRandomCases(t *testing.T) {
 			seed = rand.Uint64()
 		}
 		t.Logf("TABARD_MATRIX_SEED=%d", seed)
-		g := &gambler{matrix: newMatrix(t, db), Rand: rand.New(rand.NewPCG(seed, 0)), off: map[string]func(){}, directories: map[string]*inputs{}}
+		g := &gambler{matrix: newWide(t, db), Rand: rand.New(rand.NewPCG(seed, 0)), off: map[string]func(){}, directories: map[string]*inputs{}}
 		for _, account := range []string{inHome, tenant} {
 			mine, other := g.directory(account, account), map[string]string{inHome: tenant, tenant: inHome}[account]
 			g.directories[account+" mine"] = newInputs(t, mine)
@@ -81,12 +81,17 @@ func pick[T any](g *gambler, all []T) T { return all[g.IntN(len(all))] }
 // batch sends n cases.
 func (g *gambler) batch(n int) {
 	h := g.deals()
+	for _, account := range []string{inHome, tenant} {
+		h.good = append(h.good, g.chains(account)...)
+	}
 	tokens := slices.Concat(h.good, h.good, h.good, h.good, h.bad, g.old)
 	var open []*session
 	for range 6 {
-		at := spot(pick(g, []string{inHome, tenant}), pick(g, matrixAgents()), pick(g, []string{byAlice, byBob, byCarol}), onCalendar)
+		q := pick(g, []ask{{provider: onCalendar, scopes: []string{"read"}}, {provider: onCalendar, scopes: []string{"read"}}, {provider: onCalendar, scopes: []string{"read"}, params: "org=a"},
+			{provider: onTwin, scopes: []string{"read"}}, {provider: onMute, scopes: []string{"read"}}, {provider: onSuite, scopes: []string{ofOne, forLater}}})
+		at := q.place(pick(g, []string{inHome, tenant}), pick(g, matrixAgents()), pick(g, []string{byAlice, byBob, byCarol}))
 		if g.truth.stands(at.account, at.agent, at.user) && !g.truth.down[standing(at.account, "provider", at.provider)] && g.truth.open[at.person()] < 40 {
-			open = append(open, g.begins(at, g.IntN(3) > 0, "read"))
+			open = append(open, g.begins(at, g.IntN(3) > 0, q.scopes...))
 		}
 	}
 	var probes []*probe
@@ -119,15 +124,12 @@ func (g *gambler) friends(t *wat) []*actor {
 
 // draw makes one case, or none where what was drawn cannot be.
 func (g *gambler) draw(a *actor, t *wat, open []*session) *probe {
-	scopes := pick(g, [][]string{{"read"}, {"read"}, {"write"}, {"read", "write"}, {"read", "admin"}})
-	provider, agent, user := pick(g, matrixProviders()), pick(g, append(matrixAgents(), onNothing)), pick(g, matrixUsers())
+	provider, agent, user := pick(g, wideProviders()), pick(g, append(matrixAgents(), onNothing)), pick(g, matrixUsers())
 	switch n := g.IntN(100); {
-	case n < 30:
-		return g.asks(a, t, provider, "USER_FEDERATION", scopes...)
 	case n < 37:
-		return g.asks(a, t, provider, "M2M", "read")
+		return g.requests(a, t, g.way(provider))
 	case n < 48:
-		return g.asksKey(a, t, pick(g, []string{onMaps, onMaps, provider}))
+		return g.asksKey(a, t, pick(g, []string{onMaps, onTwin, provider}))
 	case n < 56:
 		return g.mints(a, agent, user)
 	case n < 60:
@@ -147,6 +149,20 @@ func (g *gambler) draw(a *actor, t *wat, open []*session) *probe {
 		return g.delegation(a, agent, pick(g, []string{byAlice, byBob}))
 	}
 	return g.control(a)
+}
+
+// way is a request of a provider for whatever can be asked of it.
+func (g *gambler) way(provider string) ask {
+	q := ask{provider: provider, flow: pick(g, []string{"USER_FEDERATION", "USER_FEDERATION", "USER_FEDERATION", "M2M"})}
+	q.scopes = pick(g, [][]string{nil, {"read"}, {"read"}, {"write"}, {"read", "write"}, {"read", "admin"}})
+	q.params = pick(g, []string{"", "", "", "", "org=a", "org=a", "org=b", "label=z", "Org=a", "claims=x", "User-Scope=x", "org=a claims=x"})
+	if offers(provider).suite {
+		q.scopes = pick(g, [][]string{{ofOne}, {ofTwo}, {ofThree}, {ofOne, forLater}, {ofOne, "https://one.example/write"}, {ofTwo, ofThree}})
+	}
+	if q.flow == "M2M" { // each list of scopes makes a connection, of which there are 20 at most
+		q.scopes, q.params = q.scopes[:min(len(q.scopes), 1)], pick(g, []string{"", q.params})
+	}
+	return q
 }
 
 // report reports somebody's connection. That of the token itself is reported seldom: it is of no use from then on.
@@ -228,7 +244,7 @@ func (g *gambler) changes() {
 	for range 3 + g.IntN(4) {
 		account := pick(g, []string{inHome, tenant})
 		by := pick(g, []*actor{g.actor(account, "root"), g.actor(account, "admin")}).key
-		agent, provider := pick(g, matrixAgents()), pick(g, []string{onCalendar, onDrive, onMaps})
+		agent, provider := pick(g, matrixAgents()), pick(g, []string{onCalendar, onDrive, onMaps, onTwin, onSuite, onMute})
 		switch g.IntN(11) {
 		case 0:
 			g.down(by, standing(account, "agent", agent), "DisableWorkloadIdentity", "EnableWorkloadIdentity", map[string]any{"name": agent})
