@@ -61,9 +61,7 @@ func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
 		return nil
 	}
 	g.facts.Detail = detail
-	if g.facts.Scopes = scopes; g.about(scopes).ScopesUnknown {
-		g.facts.Scopes = nil
-	}
+	g.facts.Scopes = g.about(scopes).Scopes
 	return b.turnAway(ctx, g, "delegation", because)
 }
 
@@ -72,12 +70,13 @@ func (g grounds) beyond(scopes []string) (because error, detail string) {
 	if g.bounds.delegation == "" {
 		return nil, ""
 	}
-	if g.about(scopes).ScopesUnknown && len(g.bounds.scopes) > 0 {
+	about := g.about(scopes)
+	if about.ScopesUnknown && len(g.bounds.scopes) > 0 {
 		return fault.New(fault.Denied,
 			"the delegation %s is for the scopes %q, and nobody knows which ones this token of provider %s has: ask for scopes by name",
 			g.bounds.delegation, g.bounds.scopes, g.provider.Name), "the scopes are not known"
 	}
-	beyond := slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
+	beyond := slices.DeleteFunc(slices.Clone(about.Scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
 	if len(beyond) == 0 {
 		return nil, ""
 	}

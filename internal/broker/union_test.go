@@ -90,6 +90,7 @@ func TestM02_GrantedScopesThatAreUnknown(t *testing.T) {
 	_, err := w.Token(t.Context(), w.agentA, ask(d, at("bare"), scopes("a")))
 	wantCode(t, "a delegation that lists scopes there", err, fault.Denied)
 	w.token(w.agentA, ask(w.delegated("dave", identity.Grant{Provider: "bare"}), at("bare"), scopes("a")))
+	w.token(w.agentA, ask(w.delegated("dave", identity.Grant{Provider: "bare"}), machine, at("bare"), scopes("b"))) // which is not stored
 }
 
 // What died is not asked for again: a consent after a refused refresh asks for the request alone.
