@@ -11,6 +11,9 @@ go test -race -timeout 60m ./...
 echo 'verify: every protection taken out once'
 go run ./scripts/mutants
 
+echo 'verify: every cell of the matrix, and five times the random cases'
+TABARD_MATRIX_WHOLE=1 go test -timeout 40m -count 1 -v -run '^Test(M06_MatrixOfEveryDoor|A01_MatrixOfRandomCases)$' ./internal/e2e | grep -v '^=== '
+
 echo "verify: kill -9 under load for ${CHAOSTIME:-60s} on each engine"
 TABARD_TEST_CHAOS=${CHAOSTIME:-60s} go test -timeout 20m -count 1 -v -run '^TestG04_KillDuringLoad$' ./internal/e2e
 

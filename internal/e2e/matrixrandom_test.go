@@ -32,6 +32,9 @@ func TestA01_MatrixOfRandomCases(t *testing.T) {
 		if db != daemon.SQLite {
 			cases, batches = 2_000, 8 // a smaller number there
 		}
+		if wholeMatrix() {
+			cases, batches = 5*cases, 5*batches
+		}
 		seed, err := strconv.ParseUint(os.Getenv("TABARD_MATRIX_SEED"), 10, 64)
 		if err != nil {
 			seed = rand.Uint64()
