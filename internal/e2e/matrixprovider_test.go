@@ -25,7 +25,8 @@ const (
 type grantor struct {
 	url string
 
-	silent atomic.Bool // it does not name the scopes that it grants
+	silent  atomic.Bool  // it does not name the scopes that it grants
+	fetched atomic.Int64 // tokens that it was asked for without a user
 
 	mu    sync.Mutex            // guards codes
 	codes map[string]url.Values // the authorization request, by the code that answered it and the refresh token that came of it
@@ -66,6 +67,9 @@ func sayJSON(w http.ResponseWriter, v any) {
 func (g *grantor) token(w http.ResponseWriter, r *http.Request, path string) {
 	_ = r.ParseForm()
 	kind, q := r.PostForm.Get("grant_type"), r.PostForm
+	if kind != "authorization_code" {
+		g.fetched.Add(1)
+	}
 	label, scope := "machine", r.PostForm.Get("scope")
 	if kind != "client_credentials" {
 		g.mu.Lock()

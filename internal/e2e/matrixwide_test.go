@@ -172,6 +172,7 @@ func waysToAsk() (all []ask) {
 		one(onTells, flow, "")
 		one(onTells, flow, "", "read")
 		one(onPlain, flow, "")
+		one(onPlain, flow, "", "read")
 		one(onSuite, flow, "", ofOne)
 		one(onSuite, flow, "", ofTwo)
 		one(onSuite, flow, "", ofOne, ofTwo)
@@ -217,6 +218,8 @@ func TestM06_MatrixOfEveryDoor(t *testing.T) {
 		for _, account := range []string{inHome, tenant} {
 			tokens = append(tokens, m.chains(account)...)
 		}
+		m.passed(tokens)
+		fetched := m.stand.fetched.Load()
 		var probes []*probe
 		add := func(p *probe) { probes = append(probes, p) }
 		visits := m.visits()
@@ -244,10 +247,31 @@ func TestM06_MatrixOfEveryDoor(t *testing.T) {
 			}
 		}
 		m.run(probes)
+		for _, s := range m.sent {
+			if s.want.kind == wantFresh {
+				fetched++
+			}
+		}
+		if got := m.stand.fetched.Load(); got != fetched {
+			t.Errorf("providers were asked for %d tokens without a user, and there were reasons for %d", got, fetched)
+		}
 		m.counts(wantShut, wantDenied, wantDead, wantAbsent, wantInvalid, wantToken, wantFresh, wantConsent, wantFine, wantRefused)
 		m.ended(tokens)
 		m.audited()
 	})
+}
+
+// passed is what comes between the minting of the tokens and their use, in one account: a delegation ends, and an agent is
+// disabled and enabled again.
+func (m *matrix) passed(tokens []*wat) {
+	m.t.Helper()
+	boss := m.actor(tenant, "root")
+	i := slices.IndexFunc(tokens, func(t *wat) bool { return t.account == tenant && t.delegation != nil && t.delegation.user == byBob })
+	d := tokens[i].delegation
+	m.run([]*probe{m.ends(boss, d, d.id, d.user)})
+	m.call(boss.key, "DisableWorkloadIdentity", map[string]any{"name": "cyd"})
+	m.call(boss.key, "EnableWorkloadIdentity", map[string]any{"name": "cyd"})
+	m.truth.epoch[standing(tenant, "agent", "cyd")]++
 }
 
 // restOfDoors are the operations beside GetResourceOauth2Token that take the token.
