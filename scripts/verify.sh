@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What takes longer than make test may: every test under the race detector, every mutant, and every fuzz target for
-# FUZZTIME.
+# What takes longer than make test may: every test under the race detector, every mutant, every cell of the matrix, and every
+# fuzz target for FUZZTIME.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -171,6 +171,7 @@ func (m *matrix) run(probes []*probe) {
 			quiet = append(quiet, p)
 		}
 	}
+	fetched := m.stand.fetched.Load()
 	todo, answered := make(chan *probe), make(chan sent, len(quiet))
 	var workers sync.WaitGroup
 	for range 8 {
@@ -189,9 +190,17 @@ func (m *matrix) run(probes []*probe) {
 	for s := range answered {
 		m.judge(s)
 	}
+	if m.stand.fetched.Load() != fetched {
+		m.t.Error("a provider was asked for a token that nobody was to have")
+	}
 	for _, p := range loud {
 		p.want = p.expect()
-		m.judge(sent{p, m.one(p)})
+		fetched := m.stand.fetched.Load()
+		s := sent{p, m.one(p)}
+		asked := m.stand.fetched.Load() - fetched
+		if m.judge(s); asked != 0 && p.want.kind != wantFresh && p.op != api.OpReportTokenInvalid || asked != 1 && p.want.kind == wantFresh {
+			m.t.Errorf("%s:\n\texpected %s, and the provider was asked %d times", p, p.want, asked)
+		}
 	}
 }
 

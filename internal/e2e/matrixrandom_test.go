@@ -200,6 +200,9 @@ func (g *gambler) delegation(a *actor, agent, user string) *probe {
 // control is an operation of the control plane on what is the account's own, another's or nobody's. What would change
 // anything that is there is left to those who may not.
 func (g *gambler) control(a *actor) *probe {
+	if g.IntN(3) == 0 {
+		a = g.actor(a.account, pick(g, []string{"root", "admin", "auditor"}))
+	}
 	op := pick(g, controlOps())
 	where := pick(g, []string{"mine", "theirs", "nobody's"})
 	if g.administers(a, op.Name) && !among(op.Name, readOps) && !(where != "mine" && among(op.Name, manageOps)) {
