@@ -16,8 +16,11 @@ var (
 	}
 )
 
-// MaxBody is the bound of a body.
-const MaxBody = maxBody
+// Bounds of a body, and of the signing keys of an account.
+const (
+	MaxBody        = maxBody
+	MaxSigningKeys = maxSigningKeys
+)
 
 // Decode decodes body with a new decoder.
 func Decode[Q any](body []byte) (*Q, error) { return newDecoder[Q]().decode(body) }
@@ -25,9 +28,12 @@ func Decode[Q any](body []byte) (*Q, error) { return newDecoder[Q]().decode(body
 // Decoder returns the decode function of one decoder.
 func Decoder[Q any]() func([]byte) (*Q, error) { return newDecoder[Q]().decode }
 
-// CachedKeys counts the derived keys in v's cache.
-func CachedKeys(v *Verifier) int {
+// CachedKeys counts the derived keys in v's cache, of all accounts.
+func CachedKeys(v *Verifier) (n int) {
 	v.cache.mu.Lock()
 	defer v.cache.mu.Unlock()
-	return len(v.cache.entries)
+	for _, keys := range v.cache.entries {
+		n += len(keys)
+	}
+	return n
 }

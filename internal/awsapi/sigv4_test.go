@@ -466,6 +466,40 @@ func TestSigningKeysAreCachedForAVersionAndFiveMinutes(t *testing.T) {
 	}
 }
 
+// However many access keys an account uses, it has a bounded number of signing keys in memory, and another account's stay.
+func TestM12_SigningKeysOfAnotherAccountStay(t *testing.T) {
+	const honest, greedy access.Account = "222222222222", "111111111111"
+	opened := map[access.Account]int{}
+	v := awsapi.NewVerifier(awsapi.VerifierConfig{Region: "us-east-1", Now: testNow, Find: func(_ context.Context, id string) (identity.Credential, error) {
+		c := access.Caller{Account: greedy, Name: "agent", AccessKey: id}
+		if id == testKey {
+			c.Account = honest
+		}
+		open := func(context.Context) (secret.Text, error) { opened[c.Account]++; return secret.New(testSecret), nil }
+		return identity.Credential{Caller: c, Version: 1, Secret: open}, nil
+	}})
+	verify := func(key string) {
+		t.Helper()
+		m := byHand("{}")
+		m.key = key
+		if _, err := v.Verify(received(t, m.sign(clientRequest(t, "POST", tokenPath, "{}"))), []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(testKey)
+	const more = 100
+	for i := range awsapi.MaxSigningKeys + more {
+		verify(fmt.Sprintf("TABARDGREEDY%08d", i))
+	}
+	if got := awsapi.CachedKeys(v); got != awsapi.MaxSigningKeys+1 {
+		t.Errorf("%d signing keys are in memory, want %d of one account and 1 of the other", got, awsapi.MaxSigningKeys)
+	}
+	verify(testKey)
+	if opened[honest] != 1 {
+		t.Errorf("the other account's secret was opened %d times, want once", opened[honest])
+	}
+}
+
 func TestQueriesThatCannotBeReadAreRefused(t *testing.T) {
 	for _, query := range []string{"tagKeys=%zz", "tagKeys=a;tagKeys=b", "tagKeys=%"} {
 		r := received(t, sign(t, clientRequest(t, "DELETE", tagsPath+"?tagKeys=a", ""), ""))
