@@ -32,41 +32,53 @@ type Shares struct {
 
 	mu   sync.Mutex // guards what follows
 	used int64
-	by   map[string]int64
+	by   map[Holder]int64
 }
 
-// Take takes n units, or none. most, where it is not 0, bounds the holder besides.
-func (s *Shares) Take(holder string, n, most int64) bool {
+// Holder is who takes units: by name, and one part of it, which has no more than a quarter of what the holder may have.
+// "" is neither counted nor bounded.
+type Holder struct{ Name, Part string }
+
+// Take takes n units, or none. most, if it is not 0, bounds the holder besides.
+func (s *Shares) Take(h Holder, n, most int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	free := s.Total - s.used
 	if n > free {
 		return false
 	}
-	if holder != "" {
-		has := s.by[holder] + n
-		if has > max(1, free/sharePart) || most > 0 && has > most {
-			return false
-		}
-		if s.by == nil {
-			s.by = map[string]int64{}
-		}
-		s.by[holder] = has
+	if has := s.by[Holder{h.Name, ""}] + n; h.Name != "" && (has > max(1, free/sharePart) || most > 0 && has > most) {
+		return false
 	}
-	s.used += n
+	if h.Part != "" && s.by[h]+n > max(1, free/sharePart/sharePart) {
+		return false
+	}
+	s.addLocked(h, n)
 	return true
 }
 
 // Give returns what was taken.
-func (s *Shares) Give(holder string, n int64) {
+func (s *Shares) Give(h Holder, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used -= n
-	if holder == "" {
-		return
+	s.addLocked(h, -n)
+}
+
+func (s *Shares) addLocked(h Holder, n int64) {
+	s.used += n
+	if s.by == nil {
+		s.by = map[Holder]int64{}
 	}
-	if s.by[holder] -= n; s.by[holder] <= 0 {
-		delete(s.by, holder)
+	count := func(h Holder) {
+		if s.by[h] += n; s.by[h] <= 0 {
+			delete(s.by, h)
+		}
+	}
+	if h.Name != "" {
+		count(Holder{h.Name, ""})
+	}
+	if h.Part != "" {
+		count(h)
 	}
 }
 
@@ -120,7 +132,7 @@ func (a *Admission) addressOf(r *http.Request) string {
 func (a *Admission) Meter(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bodyless := r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
-		holder, head := a.addressOf(r), headSteps(r, bodyless)
+		holder, head := Holder{Name: a.addressOf(r)}, headSteps(r, bodyless)
 		if head > 0 {
 			if !a.strangers.Take(holder, head, 0) {
 				w.Header().Set("Retry-After", busySeconds)
@@ -163,14 +175,14 @@ type meteredBody struct {
 	answer    http.ResponseWriter
 	request   *http.Request
 	pool      *Shares
-	holder    string
+	holder    Holder
 	room      int64 // bytes that may be read until more are asked for
 	held      []holding
 }
 
 type holding struct {
 	pool   *Shares
-	holder string
+	holder Holder
 	n      int64
 }
 
@@ -224,7 +236,7 @@ func (m *meteredBody) giveBack() {
 }
 
 // useReserve lets the rest of the body be read from the reserve, on the account of holder.
-func useReserve(r *http.Request, holder string) {
+func useReserve(r *http.Request, holder Holder) {
 	if m, ok := r.Body.(*meteredBody); ok {
 		m.pool, m.holder = &m.admission.reserve, holder
 	}
@@ -252,12 +264,12 @@ func (a *Admission) pairOf(r *http.Request) string {
 	return id + " " + a.addressOf(r)
 }
 
-// lately reports whether the client has proven itself from its address.
-func (p *proven) lately(pair string, now time.Time) bool {
+// lately reports whether the client has proven itself from its address, and of which account it was.
+func (p *proven) lately(pair string, now time.Time) (access.Account, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e, ok := p.pairs[pair]
-	return ok && now.Sub(e.at) < provenFor
+	return e.account, ok && now.Sub(e.at) < provenFor
 }
 
 func (p *proven) add(pair string, account access.Account, now time.Time) {

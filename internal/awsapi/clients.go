@@ -46,7 +46,7 @@ func (c *Clients) Authenticate(w http.ResponseWriter, r *http.Request, read func
 		leaveUnread(w, r)
 		return caller, nil, err
 	}
-	useReserve(r, "account "+string(caller.Account))
+	useReserve(r, Holder{Name: "account " + string(caller.Account)})
 	body, err := read()
 	return caller, body, err
 }

@@ -140,9 +140,12 @@ func (s *server) prove(w http.ResponseWriter, r *http.Request, v *Verifier, read
 			leaveUnread(w, r)
 			return caller, nil, err
 		}
-		useReserve(r, "account "+string(caller.Account))
-	} else if s.admission.proven.lately(s.admission.pairOf(r), s.Now()) {
-		useReserve(r, "key "+claimantOf(r))
+		useReserve(r, Holder{Name: "account " + string(caller.Account)})
+	} else if pair := s.admission.pairOf(r); pair != "" {
+		if account, ok := s.admission.proven.lately(pair, s.Now()); ok {
+			// Who is at the address and knows the key's name takes from this part alone.
+			useReserve(r, Holder{Name: "account " + string(account), Part: pair})
+		}
 	}
 	body, err := read()
 	if err != nil || rest == nil {

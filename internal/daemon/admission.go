@@ -69,9 +69,9 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err == nil && within(at.Addr(), l.config.TrustedProxies) {
 			return conn, nil
 		}
-		holder := ""
+		var holder awsapi.Holder
 		if err == nil {
-			holder = l.config.addressOf(at.Addr())
+			holder.Name = l.config.addressOf(at.Addr())
 		}
 		if !l.shares.Take(holder, 1, l.each) {
 			_ = conn.Close() // there is no room to say why
