@@ -69,7 +69,7 @@ type Service struct {
 	maxDelegation time.Duration
 	longestLife   time.Duration // of a workload access token
 
-	logouts gates // of logout tokens that are being worked on
+	logouts gates // of logout tokens that wait for their issuer's keys
 	uses    uses  // of access keys, on their way to the store
 
 	userInfos *pace.Pace // questions to UserInfo endpoints, by agent and user (threat M14)

@@ -11,6 +11,7 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 	"github.com/tabard-id/tabard/internal/jws"
+	"github.com/tabard-id/tabard/internal/keyring"
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
@@ -27,7 +28,7 @@ const (
 	// logoutKept is how long a logout is remembered: whatever it ends has ended by itself then.
 	logoutKept = maxTokenLife + 5*time.Minute
 
-	// logoutsAtOnce bounds the logout tokens of an account that are worked on at a time, and logoutWait how long another
+	// logoutsAtOnce bounds the logout tokens of an issuer that wait for its keys at a time, and logoutWait how long another
 	// one waits for its turn. They are not counted by time: anybody may send some, and the issuer's own must not be the
 	// one that is turned away.
 	logoutsAtOnce = 4
@@ -99,11 +100,6 @@ type proof struct {
 // Errors: Unauthenticated or Invalid for a token that is not taken; Throttled where too many are being worked on;
 // Unavailable where the issuer's keys, the store or the trail cannot be had.
 func (s *Service) BackchannelLogout(ctx context.Context, account access.Account, id string, token secret.Text) error {
-	leave, err := s.logouts.enter(ctx, account)
-	if err != nil {
-		return err
-	}
-	defer leave()
 	t, err := jws.ParseLogout(logoutToken, token)
 	if err != nil {
 		return err
@@ -124,7 +120,7 @@ func (s *Service) BackchannelLogout(ctx context.Context, account access.Account,
 	} else if at.Down() {
 		return badLogout("is of an issuer that is disabled here")
 	}
-	if err := s.verifySignature(ctx, account, i.Issuer, t); err != nil {
+	if err := s.verifyLogout(ctx, account, i.Issuer, t); err != nil {
 		return err
 	}
 	c, err := i.logoutClaims(t.Claims, s.now())
@@ -132,6 +128,24 @@ func (s *Service) BackchannelLogout(ctx context.Context, account access.Account,
 		return err
 	}
 	return s.logOut(ctx, account, i.Issuer, c)
+}
+
+// verifyLogout checks the signature of a logout token. One that needs no more than what is in memory is answered at once. For
+// others the issuer may be asked, which takes as long as it takes: few of each issuer's wait for that at a time, so that a
+// stranger who makes up key ids holds up no token whose key is known, and none of another issuer (threat A35).
+func (s *Service) verifyLogout(ctx context.Context, account access.Account, i Issuer, t jws.Token) error {
+	if len(i.JWKS) > 0 {
+		return s.verifySignature(ctx, account, i, t)
+	}
+	if settled, err := s.keys.VerifyHeld(keyring.Issuer{Account: account, URL: i.URL, JWKSURI: i.JWKSURI}, t.Verify); settled {
+		return err
+	}
+	leave, err := s.logouts.enter(ctx, BackchannelID(account, i.URL))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.verifySignature(ctx, account, i, t)
 }
 
 // logOut ends what the token of the claims names.

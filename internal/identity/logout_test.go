@@ -376,7 +376,7 @@ func TestB07_LongerThanAnHourNeedsLogouts(t *testing.T) {
 	}
 }
 
-// A35: logout tokens of one account wait for each other, and for no other account's.
+// A35: few logout tokens of one issuer wait for its keys at a time, and for no other account's.
 func TestA35_LogoutsAtOnceAreBounded(t *testing.T) {
 	w, _ := logoutWorld(t)
 	w.idp.gate = make(chan struct{})
@@ -402,6 +402,42 @@ func TestA35_LogoutsAtOnceAreBounded(t *testing.T) {
 	}
 	if n[""] == 0 || n[fault.Throttled] < sent-64 || n[""]+n[fault.Throttled] != sent {
 		t.Errorf("got %v, want 64 that wait and the others throttled", n)
+	}
+}
+
+// A35: logout tokens that a stranger makes up hold up no real one while the issuer's keys are slow: neither of the same
+// issuer, whose keys are in memory, nor of another issuer of the account, whose keys are not.
+func TestA35_ForgedLogoutsHoldUpNoRealOnes(t *testing.T) {
+	w, _ := logoutWorld(t)
+	const second = "https://second.example.com"
+	w.trust(telling, func(i *identity.Issuer) { i.URL = second })
+	must(t, w.logout(w.logoutToken(map[string]any{"sid": "s0"})))
+	w.idp.gate, w.idp.slow = make(chan struct{}), issuerURL
+	var group sync.WaitGroup
+	for range 100 {
+		forged := jwstest.Sign(t, "RS256", map[string]any{"kid": "nobody's", "typ": "logout+jwt"}, w.logoutClaims(nil), w.idp.RSA)
+		group.Go(func() { _ = w.logout(forged) })
+	}
+	defer group.Wait()
+	defer close(w.idp.gate)
+	time.Sleep(200 * time.Millisecond)
+	wrong := jwstest.Sign(t, "RS256", map[string]any{"kid": "rsa", "typ": "logout+jwt"}, w.logoutClaims(nil), jwstest.NewKeys().RSA)
+	for _, c := range []struct {
+		name, issuer, token string
+		code                fault.Code
+	}{
+		{"a real one", issuerURL, w.logoutToken(map[string]any{"sid": "s1"}), ""},
+		{"a wrong signature", issuerURL, wrong, fault.Unauthenticated},
+		{"no token", issuerURL, "a.b.c", fault.Unauthenticated},
+		{"of an issuer that this address is not for", issuerURL, w.logoutToken(map[string]any{"iss": second}), fault.Unauthenticated},
+		{"a real one of another issuer", second, w.logoutToken(map[string]any{"iss": second, "sid": "s2"}), ""},
+	} {
+		begun := time.Now()
+		err := w.BackchannelLogout(t.Context(), account, identity.BackchannelID(account, c.issuer), secret.New(c.token))
+		wantCode(t, c.name, err, c.code)
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("%s waited %s", c.name, took)
+		}
 	}
 }
 

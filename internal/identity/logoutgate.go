@@ -5,14 +5,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tabard-id/tabard/internal/access"
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// gates let a number of callers of each account in at a time. The zero gates are open.
+// gates let a number of callers for each issuer of an account in at a time. The zero gates are open.
 type gates struct {
 	mu sync.Mutex // guards of
-	of map[access.Account]*gate
+	of map[string]*gate
 }
 
 type gate struct {
@@ -21,16 +20,16 @@ type gate struct {
 }
 
 // enter waits for a place, and returns what gives it back. It is Throttled where none became free in time.
-func (g *gates) enter(ctx context.Context, account access.Account) (leave func(), err error) {
+func (g *gates) enter(ctx context.Context, issuer string) (leave func(), err error) {
 	const waiting = 16 * logoutsAtOnce // more than that are turned away at once
 	g.mu.Lock()
 	if g.of == nil {
-		g.of = map[access.Account]*gate{}
+		g.of = map[string]*gate{}
 	}
-	at := g.of[account]
+	at := g.of[issuer]
 	if at == nil {
 		at = &gate{places: make(chan struct{}, logoutsAtOnce)}
-		g.of[account] = at
+		g.of[issuer] = at
 	}
 	full := at.users >= waiting
 	if !full {
@@ -44,7 +43,7 @@ func (g *gates) enter(ctx context.Context, account access.Account) (leave func()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if at.users--; at.users == 0 {
-			delete(g.of, account)
+			delete(g.of, issuer)
 		}
 	}
 	timer := time.NewTimer(logoutWait)

@@ -90,6 +90,30 @@ func (r *Ring[K]) Verify(ctx context.Context, i Issuer, check func(K) error) err
 	return check(keys)
 }
 
+// VerifyHeld is Verify with the keys in memory alone, and never waits. settled is false if there are none that Verify would
+// use without a fetch, or none among them that check needs.
+func (r *Ring[K]) VerifyHeld(i Issuer, check func(K) error) (settled bool, err error) {
+	r.mu.Lock()
+	e := r.sets[i.Account][i]
+	if e == nil || !e.usable(r.now()) {
+		r.mu.Unlock()
+		return false, nil
+	}
+	keys := e.keys
+	e.used = r.now()
+	r.mu.Unlock()
+	if err = check(keys); errors.Is(err, jws.ErrNoKey) {
+		return false, nil
+	}
+	return true, err
+}
+
+// usable reports whether the keys may be used without asking the issuer first.
+func (e *keySet[K]) usable(now time.Time) bool {
+	age := now.Sub(e.fetched)
+	return e.version > 0 && (age < fresh || age < stale && (e.busy != nil || now.Sub(e.tried) < cool))
+}
+
 // current returns keys that may be used, and fetches them where there are none or they are old.
 func (r *Ring[K]) current(ctx context.Context, id Issuer) (K, int, error) {
 	var none K
@@ -97,9 +121,8 @@ func (r *Ring[K]) current(ctx context.Context, id Issuer) (K, int, error) {
 		r.mu.Lock()
 		e := r.entryLocked(id)
 		now := r.now()
-		age := now.Sub(e.fetched)
 		switch {
-		case e.version > 0 && (age < fresh || age < stale && (e.busy != nil || now.Sub(e.tried) < cool)):
+		case e.usable(now):
 			keys, version := e.keys, e.version
 			r.mu.Unlock()
 			return keys, version, nil
