@@ -21,11 +21,22 @@ func newIssuer(t terminal) *cobra.Command {
 	var f finder
 	f.addFlags(cmd, t)
 	cmd.AddCommand(issuerAdd(t, &f), issuerList(t, &f), issuerLogin(t, &f), issuerRemove(&f))
-	var accept bool
-	addStandings(cmd, t, &f, issuerStandings(&accept))
-	if enable, _, err := cmd.Find([]string{"enable"}); err == nil {
-		enable.Flags().BoolVar(&accept, "accept-endpoints", false, "accept the hosts that the issuer's metadata names now; it need not be disabled")
+	addStandings(cmd, t, &f, issuerStandings())
+	cmd.AddCommand(issuerAcceptEndpoints(t, &f))
+	return cmd
+}
+
+func issuerAcceptEndpoints(t terminal, f *finder) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "accept-endpoints URL", Short: "Accept that an issuer's endpoints moved to other hosts", Args: exactly("URL"), ValidArgsFunction: issuerURLs(f),
+		Long: "Accepts the hosts that the issuer's metadata names now for its keys and its UserInfo endpoint. Until then requests that lead to other\n" +
+			"hosts than before are refused. Those of a login client change by tabard issuer login alone. A disabled issuer stays disabled.",
+		Example: examples("tabard issuer accept-endpoints https://login.example.com", "after its operator has confirmed the move"),
 	}
+	switching(cmd, t, f, func(ctx context.Context, c *client, url string) (*api.Standing, error) {
+		a, err := call[api.EnableTrustedIssuerResponse](ctx, c, api.OpEnableTrustedIssuer, api.EnableTrustedIssuerRequest{Issuer: url, AcceptEndpoints: true})
+		return a.Standing, err
+	}, standingColumns())
 	return cmd
 }
 

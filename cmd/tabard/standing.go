@@ -105,7 +105,7 @@ func workloadStandings() standings {
 	}
 }
 
-func issuerStandings(accept *bool) standings {
+func issuerStandings() standings {
 	return standings{
 		group: "issuer", argument: "URL", example: "https://login.example.com", what: "a trusted issuer", kind: api.StandingKindIssuer,
 		effect: "its tokens name nobody, and workload access tokens of its users are dead.", names: issuerURLs,
@@ -114,7 +114,7 @@ func issuerStandings(accept *bool) standings {
 			return a.Standing, err
 		},
 		enable: func(ctx context.Context, c *client, url string) (*api.Standing, error) {
-			a, err := call[api.EnableTrustedIssuerResponse](ctx, c, api.OpEnableTrustedIssuer, api.EnableTrustedIssuerRequest{Issuer: url, AcceptEndpoints: *accept})
+			a, err := call[api.EnableTrustedIssuerResponse](ctx, c, api.OpEnableTrustedIssuer, api.EnableTrustedIssuerRequest{Issuer: url})
 			return a.Standing, err
 		},
 	}

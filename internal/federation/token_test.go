@@ -232,7 +232,7 @@ func TestM08_WorkloadKeysMove(t *testing.T) {
 	before := w.keys.fetches
 	w.keys.host = "https://evil.example"
 	_, last := w.refused("moved", role("agent"), w.jwt(nil), fault.Denied)
-	if !strings.Contains(last.Facts.Detail, "moved its workload-keys endpoint to another host: an administrator accepts that by tabard issuer enable URL --accept-endpoints") || w.keys.fetches != before {
+	if !strings.Contains(last.Facts.Detail, "moved its workload-keys endpoint to another host: an administrator accepts that by tabard issuer accept-endpoints URL") || w.keys.fetches != before {
 		t.Errorf("the trail has %q after %d fetches", last.Facts.Detail, w.keys.fetches-before)
 	}
 	w.keys.host = ""

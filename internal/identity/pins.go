@@ -39,9 +39,9 @@ func (s *Service) readMetadata(ctx context.Context, account access.Account, issu
 	return m, pins, err
 }
 
-// AcceptEndpoints is EnableIssuer, also for an issuer that was never disabled, and for one of workloads' tokens: the hosts
-// that its metadata names now take the place of those that are pinned (threat M08). Those of a login client stay: only
-// SetIssuerLogin, which brings its secret again, changes them.
+// AcceptEndpoints accepts, for an issuer of users' or of workloads' tokens, the hosts that its metadata names now, in the place
+// of those that are pinned (threat M08). Those of a login client stay: only SetIssuerLogin, which brings its secret again,
+// changes them. An issuer that is disabled stays so; its standing is returned.
 func (s *Service) AcceptEndpoints(ctx context.Context, caller access.Caller, issuer string) (Standing, error) {
 	if err := s.guard.Permit(ctx, caller, access.EnableTrustedIssuer, access.Facts{Resource: clip(issuer)}); err != nil {
 		return Standing{}, err
@@ -49,11 +49,7 @@ func (s *Service) AcceptEndpoints(ctx context.Context, caller access.Caller, iss
 	if err := s.repin(ctx, caller, issuer); err != nil {
 		return Standing{}, err
 	}
-	at, err := s.store.CurrentStanding(ctx, caller.Account, IssuerStanding, issuer)
-	if err != nil || at.Version == 0 {
-		return at, err
-	}
-	return s.ChangeStanding(ctx, caller.Account, IssuerStanding, issuer, Enable)
+	return s.store.CurrentStanding(ctx, caller.Account, IssuerStanding, issuer)
 }
 
 // repin pins anew what is pinned of the issuer, to where its metadata leads now.

@@ -30,7 +30,7 @@ func TestM08_UserInfoMoves(t *testing.T) {
 	_, err := w.UserInfo(t.Context(), agent, m.Token)
 	wantCode(t, "moved before the first use", err, fault.Denied)
 	if msg := fault.Public(err).Msg; !strings.Contains(msg, "moved its userinfo endpoint to another host") ||
-		!strings.Contains(msg, "tabard issuer enable URL --accept-endpoints") || strings.Contains(msg, "evil") {
+		!strings.Contains(msg, "tabard issuer accept-endpoints URL") || strings.Contains(msg, "evil") {
 		t.Errorf("got %q", msg)
 	}
 	if len(source.tokens) != 0 {
@@ -54,9 +54,18 @@ func TestM08_UserInfoMoves(t *testing.T) {
 		t.Errorf("got %+v", at)
 	}
 	ok(w.UserInfo(t.Context(), agent, m.Token))(t)
+	ok(w.DisableIssuer(t.Context(), w.root, issuerURL, "a reason"))(t)
+	if at := ok(w.AcceptEndpoints(t.Context(), w.root, issuerURL))(t); !at.Down() {
+		t.Errorf("accepting endpoints enabled a disabled issuer: %+v", at)
+	}
+	_, err = w.UserInfo(t.Context(), agent, m.Token)
+	wantCode(t, "while the issuer is disabled", err, fault.Unauthenticated)
 	if trail := w.trail(); !strings.Contains(trail, "userinfo https://accounts.example") {
 		t.Errorf("the trail does not say what was accepted:\n%s", trail)
 	}
+	ok(w.EnableIssuer(t.Context(), w.root, issuerURL))(t)
+	w.clock.add(time.Second)
+	m = ok(w.MintTokenForJWT(t.Context(), agent, "agent-a", secret.New(w.jwt(nil))))(t)
 	source.moved = ""
 	_, err = w.UserInfo(t.Context(), agent, m.Token)
 	wantCode(t, "back", err, fault.Denied)

@@ -81,7 +81,7 @@ func Hold(ctx context.Context, pins Pins, account access.Account, issuer, endpoi
 	if err != nil {
 		return err
 	}
-	return Unmoved(issuer, endpoint, address, pinned, "tabard issuer enable URL --accept-endpoints")
+	return Unmoved(issuer, endpoint, address, pinned, "tabard issuer accept-endpoints URL")
 }
 
 // Pinned makes the ring follow metadata only to the origin that is pinned under the name.
