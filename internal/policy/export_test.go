@@ -53,3 +53,17 @@ func (e *Engine) Sliced(ctx context.Context, c access.Caller, a access.Action, f
 func (e *Engine) Complete(rules iter.Seq2[access.Action, access.Rule]) error {
 	return e.language.complete(rules)
 }
+
+// Bounds of an account's policies, and of the time that work on them takes.
+const (
+	MaxAccountNodes = maxAccountNodes
+	WorkTime        = workTime
+)
+
+// Turns are the turns of accounts.
+type Turns struct{ turns }
+
+// Take takes a turn.
+func (t *Turns) Take(ctx context.Context, account access.Account) (context.Context, func(), error) {
+	return t.take(ctx, account)
+}
