@@ -249,7 +249,7 @@ func asTokenFailure(err error) error {
 	}
 	switch {
 	case e.Code == tabard.ErrInvalid && mentionsReturnURL(e.Message):
-		f.hints = append(f.hints, "without --dev a server takes registered return URLs only: tabard workload update NAME --return-url http://127.0.0.1:8976/connected, and the same --return-url here")
+		f.hints = append(f.hints, "without --dev a server takes registered return URLs only: tabard workload return-url add NAME http://127.0.0.1:8976/connected, and --return-url with the same here")
 	case e.Code == tabard.ErrDenied && e.Op == opComplete:
 		f.hints = append(f.hints, "to complete a consent, the access key's principal needs the role consent-app (or root) for the workload identity, beside agent")
 	}
