@@ -14,8 +14,9 @@ import (
 
 func newTag(t terminal) *cobra.Command {
 	cmd := group("tag", "Tags of workload identities, providers and API keys", `
-Tags are names and values for people and reports. They are no secret. No rule looks at them, but at those that begin with
-tabard: (such as tabard:assurance).`)
+Tags are names and values for people and reports, and no secret. Only keys that begin with tabard: are rules of the
+server, such as tabard:assurance=asserted on a workload identity, or tabard:allowed-parameters on a provider, whose names
+have spaces between.`)
 	cmd.Example = examples(
 		"tabard tag add arn:aws:bedrock-agentcore:us-east-1:000000000000:workload-identity-directory/default/workload-identity/calendar-agent team=web",
 		"by the ARN that tabard workload get shows")
