@@ -19,7 +19,7 @@ func (a *auditFilter) addFlags(cmd *cobra.Command, f *finder) {
 	flags := cmd.Flags()
 	flags.StringVar(&a.q.WorkloadName, "workload", "", "only of this workload identity, by `name`")
 	flags.StringVar(&a.q.PrincipalName, "principal", "", "only of this principal, by `name`")
-	flags.StringVar(&a.q.UserRef, "user-ref", "", "only for this user, by `reference` (tabard user show prints it)")
+	flags.StringVar(&a.q.UserRef, "user-ref", "", "only for this user, by `reference`, whole, as --output json of tabard connection list has it")
 	flags.StringVar(&a.q.ProviderName, "provider", "", "only with this credential provider, by `name`")
 	flags.StringVar(&a.q.Operation, "operation", "", "only of this operation, such as GetResourceOauth2Token")
 	flags.StringVar(&a.q.Outcome, "outcome", "", "only with this outcome, such as released")
