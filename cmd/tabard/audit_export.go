@@ -22,7 +22,7 @@ verifies without a server. docs/format.md has the lines. A FILE that exists is c
 was interrupted: what it wrote last is fetched again. Only its owner can read a new FILE.`,
 		Example: examples(
 			"tabard audit export trail.jsonl", "all there is; run it again to add what came since",
-			"tabard audit export trail.jsonl && tabard audit checkpoints -n 1 --token > kept.jwt", "with the checkpoint that it reaches to"),
+			"tabard audit checkpoint > kept.jwt && tabard audit export trail.jsonl", "with a checkpoint that it reaches to, which is made first"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := f.dial(cmd.Context())
