@@ -51,7 +51,11 @@ func (d Decision) refusal(c Caller, a Action, f Facts) string {
 		if name, forbidden := strings.CutPrefix(d.By, "forbid:"); forbidden {
 			why = "policy " + name + " forbids them"
 		}
-		return fmt.Sprintf("%s is not allowed to perform %s%s with the scopes %q of %s: %s", c, a, on, d.Beyond, f.Provider, why)
+		of := ""
+		if f.Provider != "" {
+			of = " of " + f.Provider
+		}
+		return fmt.Sprintf("%s is not allowed to perform %s%s with the scopes %q%s: %s", c, a, on, d.Beyond, of, why)
 	}
 	return fmt.Sprintf("%s is not allowed to perform %s%s: it needs %s", c, a, on, d.Missing)
 }
