@@ -11,8 +11,8 @@ import (
 func newUser(t terminal) *cobra.Command {
 	cmd := group("user", "Users: stop serving one, or forget one", `
 A user is whom an agent acts for. Name one by the reference that the audit trail and tabard connection list show
-(--ref; --output json has the whole), as the tokens of an issuer do (--issuer and --subject), or by the id that an application
-asserts (--id).`)
+(--ref; --output json has the whole), as the tokens of an issuer do (--issuer and --subject), or by the id that an
+application asserts (--id).`)
 	cmd.Example = examples(
 		"tabard user disable --issuer https://login.example.com --subject 8c1f --reason 'left the company'", "no agent acts for this user",
 		"tabard user erase --id customer-17", "end everything, and forget who it was")

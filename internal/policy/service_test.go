@@ -259,26 +259,26 @@ func TestM07_QuestionsNameTheSender(t *testing.T) {
 	if _, err := d.Simulate(t.Context(), d.admin, ask, []string{takes("")}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("with a policy that names nobody: %v", err)
 	}
-	if got, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 1 {
+	if got, _, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 1 {
 		t.Errorf("who can: %+v, %v", got, err)
 	}
 	ask.From = "thief"
 	if got, err := d.Simulate(t.Context(), d.admin, ask, nil); err != nil || got.Allow {
 		t.Errorf("from another: %+v, %v", got, err)
 	}
-	if got, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 0 {
+	if got, _, err := d.WhoCan(t.Context(), d.admin, ask); err != nil || len(got) != 0 {
 		t.Errorf("who can, from another: %+v, %v", got, err)
 	}
 	ask.From = ""
-	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
+	if _, _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
 		t.Errorf("from nobody: %v", err)
 	}
 	ask.From, ask.Workload = "planner", "mailer"
-	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "audience" {
+	if _, _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "audience" {
 		t.Errorf("for another than the audience: %v", err)
 	}
 	ask.Audience, ask.Workload = "reports", "booker"
-	if _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
+	if _, _, err := d.WhoCan(t.Context(), d.admin, ask); !errors.Is(err, fault.Invalid) || fault.Public(err).Field != "from" {
 		t.Errorf("for a service: %v", err)
 	}
 
