@@ -17,8 +17,8 @@ import (
 
 const module = "github.com/tabard-id/tabard"
 
-// allowed is the table of docs/design.md: which packages of this module a package's own code may import. Adding a row or
-// an edge is a reviewed decision. Tests may import what they like, except that nothing but a test imports a peer.
+// allowed is the table of docs/design.md: which packages of this module a package's own code may import. Adding a row
+// or an edge is a reviewed decision. Tests may import what they like, except that nothing but a test imports a peer.
 func allowed() map[string][]string {
 	core := []string{"internal/access", "internal/fault", "internal/secret", "internal/identity", "internal/vault", "internal/broker",
 		"internal/policy", "internal/federation", "internal/audit", "internal/revocation", "internal/exchange", "internal/accounts", "internal/ceiling", "internal/signing"}

@@ -21,9 +21,9 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Audience declares a service that takes tokens which Tabard itself signs: a service of one's own that trusts the Tabard
-// server as its issuer. Its token says who the user is, by a name that is of use there only, and through which agents the
-// request came. AWS has no such tokens.
+// Audience declares a service that takes tokens which Tabard itself signs: a service of one's own that trusts the
+// Tabard server as its issuer. Its token says who the user is, by a name that is of use there only, and through which
+// agents the request came. AWS has no such tokens.
 type Audience struct {
 	// Target is the service's name or URL, as it expects it in the claim aud.
 	Target string
@@ -35,8 +35,9 @@ type Audience struct {
 	Hosts []string
 }
 
-// ExchangeToken returns a token for the audience and the user in ctx (RFC 8693). It lives ten minutes at most; to use it
-// more than once take AudienceTokenSource. Errors are *Error, or wrap what ended ctx; ErrDenied where no policy allows it.
+// ExchangeToken returns a token for the audience and the user in ctx (RFC 8693). It lives ten minutes at most; to use
+// it more than once take AudienceTokenSource. Errors are *Error, or wrap what ended ctx; ErrDenied where no policy
+// allows it.
 func (c *Client) ExchangeToken(ctx context.Context, a Audience) (*Token, error) {
 	if a.Target == "" {
 		return nil, invalid("Audience.Target is empty: a token is for one service")
@@ -64,17 +65,17 @@ func (c *Client) ExchangeToken(ctx context.Context, a Audience) (*Token, error) 
 	return out, err
 }
 
-// AudienceTokenSource is ExchangeToken for golang.org/x/oauth2 and all that builds on it. It keeps the token until shortly
-// before its end. It acts for the user in ctx, and ctx bounds its calls: make one per request, and never share it between
-// users.
+// AudienceTokenSource is ExchangeToken for golang.org/x/oauth2 and all that builds on it. It keeps the token until
+// shortly before its end. It acts for the user in ctx, and ctx bounds its calls: make one per request, and never share
+// it between users.
 func (c *Client) AudienceTokenSource(ctx context.Context, a Audience) oauth2.TokenSource {
 	a.Scopes = slices.Clone(a.Scopes)
 	return oauth2.ReuseTokenSourceWithExpiry(nil, audienceSource{c, ctx, a}, tokenSkew)
 }
 
-// AudienceClient returns a client that presents the token with each request, to the audience's Hosts alone where it names
-// any, over https or to loopback, and not along with a redirect to another host. A client in ctx under oauth2.HTTPClient
-// gives the base transport and the settings.
+// AudienceClient returns a client that presents the token with each request, to the audience's Hosts alone where it
+// names any, over https or to loopback, and not along with a redirect to another host. A client in ctx under
+// oauth2.HTTPClient gives the base transport and the settings.
 func (c *Client) AudienceClient(ctx context.Context, a Audience) *http.Client {
 	source := c.AudienceTokenSource(ctx, a)
 	var out http.Client
@@ -101,8 +102,8 @@ func (c *Client) AudienceClient(ctx context.Context, a Audience) *http.Client {
 
 // AcceptToken is for an agent that another agent called, handing its workload access token on (HeaderWAT): it exchanges
 // that for one of this agent's own, for the same user, and returns ctx with it. From then on this agent acts as itself:
-// with its own connections and its own policies, and the trail names both. A context without such a token is an error with
-// ErrNoIdentity.
+// with its own connections and its own policies, and the trail names both. A context without such a token is an error
+// with ErrNoIdentity.
 func (c *Client) AcceptToken(ctx context.Context) (context.Context, error) {
 	who := valuesOf(ctx).who
 	switch {
@@ -146,8 +147,8 @@ type exchanged struct {
 	Scope   string `json:"scope"`
 }
 
-// exchange posts the form to the token endpoint. Like ours it goes through the AWS client, so that endpoint, credentials,
-// signing and retries are the same.
+// exchange posts the form to the token endpoint. Like ours it goes through the AWS client, so that endpoint,
+// credentials, signing and retries are the same.
 func (c *Client) exchange(ctx context.Context, subject secret.Text, form url.Values) (exchanged, error) {
 	form.Set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
 	form.Set("subject_token", subject.Expose())
@@ -164,8 +165,8 @@ func (c *Client) exchange(ctx context.Context, subject secret.Text, form url.Val
 	return got, nil
 }
 
-// postForm sends a form in place of what was serialized, and reads OAuth's answer. An error of OAuth's (RFC 6749 section
-// 5.2) is put into the form that the AWS client reads.
+// postForm sends a form in place of what was serialized, and reads OAuth's answer. An error of OAuth's (RFC 6749
+// section 5.2) is put into the form that the AWS client reads.
 func postForm(form string, got *exchanged) func(*middleware.Stack) error {
 	send := middleware.SerializeMiddlewareFunc("TabardForm", func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (
 		middleware.SerializeOutput, middleware.Metadata, error) {

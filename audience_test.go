@@ -236,8 +236,8 @@ func exchanging() (*tabard.Client, context.Context) {
 	return client, tabard.WithUserToken(context.Background(), "alice.b.c")
 }
 
-// A service of one's own trusts the Tabard server as its OpenID Connect issuer. What it gets names alice as it knows her,
-// and the agent that acts for her.
+// A service of one's own trusts the Tabard server as its OpenID Connect issuer. What it gets names alice as it knows
+// her, and the agent that acts for her.
 func ExampleClient_AudienceClient() {
 	client, ctx := exchanging()
 	reports := tabard.Audience{Target: "https://reports.example.com", Scopes: []string{"reports:read"}, Hosts: []string{"reports.example.com"}}

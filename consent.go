@@ -11,8 +11,8 @@ import (
 // sessionLife is how long a consent session lives, at AWS and here.
 const sessionLife = 10 * time.Minute
 
-// Consent is what a user has to do before a token exists: open URL in a browser and agree. Printing and logging it hides
-// URL and session; it marshals, because it is made to be sent to the user.
+// Consent is what a user has to do before a token exists: open URL in a browser and agree. Printing and logging it
+// hides URL and session; it marshals, because it is made to be sent to the user.
 type Consent struct {
 	// URL is for the user's browser, and for no log: it starts this user's consent.
 	URL string

@@ -13,9 +13,9 @@ import (
 // compared are the names of what nobody may learn byte by byte from how long a comparison takes.
 var compared = regexp.MustCompile(`(?i)(secret|password|cookie|signature|verifier|nonce|passphrase|accesstoken|refreshtoken|apikey|credential|digest|^mac$|hmac|^tag$|^state$|^code$|challenge|commitment|expose|^sum$|hmacof)`)
 
-// F17: secrets, states, signatures and tags are compared by secret.Text.Equal, crypto/subtle or hmac.Equal, and never with
-// ==, bytes.Equal or the functions of strings. The lint goes by the names of what is compared; what it finds that is none
-// of these is in the list, with the reason.
+// F17: secrets, states, signatures and tags are compared by secret.Text.Equal, crypto/subtle or hmac.Equal, and never
+// with ==, bytes.Equal or the functions of strings. The lint goes by the names of what is compared; what it finds that
+// is none of these is in the list, with the reason.
 func TestF17_NothingSecretIsComparedByteByByte(t *testing.T) {
 	found := map[string]bool{}
 	for _, s := range sources(t) {

@@ -12,9 +12,9 @@ import (
 )
 
 // WithDelegation returns a context in which the agent acts for the user who made the delegation with the id, without a
-// token of the user's: for jobs that run while the user is not there. Only the providers and scopes of the delegation are served: anything else, a consent that is
-// missing, and a delegation that has ended or expired, is ErrDenied. It replaces any identity in ctx. It is an operation
-// of Tabard, which AWS does not have.
+// token of the user's: for jobs that run while the user is not there. Only the providers and scopes of the delegation
+// are served: anything else, a consent that is missing, and a delegation that has ended or expired, is ErrDenied. It
+// replaces any identity in ctx. It is an operation of Tabard, which AWS does not have.
 func WithDelegation(ctx context.Context, id string) context.Context {
 	return withIdentity(ctx, identity{byDelegation, secret.New(id)})
 }

@@ -53,8 +53,9 @@
 //
 // Tabard tells when a token ends, what was granted and under which connection; AWS does not, and then Token.Expiry is
 // zero and Token.Scopes nil. The service keeps tokens and refreshes them, so Token simply asks again each time;
-// TokenSource and HTTPClient keep one until shortly before its end, or for a minute where that is not told. A token that
-// the provider refuses all the same is reported, by HTTPClient and Transport on their own and else with ReportInvalid.
+// TokenSource and HTTPClient keep one until shortly before its end, or for a minute where that is not told. A token
+// that the provider refuses all the same is reported, by HTTPClient and Transport on their own and else with
+// ReportInvalid.
 //
 // # Errors
 //

@@ -83,8 +83,8 @@ func opening(f *ast.File) []string {
 	return out
 }
 
-// M06: one function opens workload access tokens, and two use it: one for the operations of the token's own agent, one for
-// who takes it over. Both fill every fact and refuse what is dead, so that nothing else may open one by itself.
+// M06: one function opens workload access tokens, and two use it: one for the operations of the token's own agent, one
+// for who takes it over. Both fill every fact and refuse what is dead, so that nothing else may open one by itself.
 func TestM06_OnlyTheDoorOpensTokens(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range sources(t) {

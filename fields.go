@@ -21,8 +21,8 @@ import (
 //
 // A tag is the provider's name and then options: scopes, resources, audiences and hosts (lists, separated by spaces),
 // flow (user, m2m, obo), return (the return URL), and param.NAME for each custom parameter. Values with a comma need a
-// declaration in Go. The type of the field says what it is given: *http.Client, oauth2.TokenSource and *Token by OAuth2,
-// APIKey as a key. Fields without the tag are left alone.
+// declaration in Go. The type of the field says what it is given: *http.Client, oauth2.TokenSource and *Token by
+// OAuth2, APIKey as a key. Fields without the tag are left alone.
 type Fields[S any] struct{}
 
 // Validate checks the tags of S, without any call.

@@ -80,8 +80,9 @@ func Carry(to, from context.Context) context.Context {
 
 // FromHeader returns ctx with the identity that a request's header carries: the workload access token if there is one
 // (HeaderWAT, then HeaderWorkloadAccessToken), else the bearer token of Authorization as the user's; and the return
-// URL of HeaderReturnURL. An identity in ctx stays only if the header has none. It does not know who sent the header: whoever
-// has found another agent's token could send it. Middleware looks at that; use this only where something else has.
+// URL of HeaderReturnURL. An identity in ctx stays only if the header has none. It does not know who sent the header:
+// whoever has found another agent's token could send it. Middleware looks at that; use this only where something else
+// has.
 func FromHeader(ctx context.Context, h http.Header) context.Context {
 	if url := h.Get(HeaderReturnURL); url != "" {
 		ctx = WithReturnURL(ctx, url)
@@ -100,15 +101,17 @@ func FromHeader(ctx context.Context, h http.Header) context.Context {
 	return ctx
 }
 
-// Middleware puts the identity of each request (see FromHeader) into its context, for any net/http server. It takes a workload
-// access token (HeaderWAT, HeaderWorkloadAccessToken) only from an authenticated peer or on loopback: one whose client
-// certificate the server verified, one that Config.TrustsPeer vouches for, or one on this machine, such as a sidecar. From
-// anybody else it would be whatever token somebody has found, so such a request is answered 403 and goes no further. A proxy on
-// this machine that passes on requests of others must remove the two headers, as tabard sidecar does.
+// Middleware puts the identity of each request (see FromHeader) into its context, for any net/http server. It takes a
+// workload access token (HeaderWAT, HeaderWorkloadAccessToken) only from an authenticated peer or on loopback: one
+// whose client certificate the server verified, one that Config.TrustsPeer vouches for, or one on this machine, such as
+// a sidecar. From anybody else it would be whatever token somebody has found, so such a request is answered 403 and
+// goes no further. A proxy on this machine that passes on requests of others must remove the two headers, as tabard
+// sidecar does.
 //
-// It authenticates no user: the service judges the token when a credential is first asked for, so an agent that does something
-// before that must check the token itself. Requests without an identity pass; what needs one then fails with ErrNoIdentity. The
-// identity is in the context and so in every goroutine that gets it; for work that outlives the request see Carry.
+// It authenticates no user: the service judges the token when a credential is first asked for, so an agent that does
+// something before that must check the token itself. Requests without an identity pass; what needs one then fails with
+// ErrNoIdentity. The identity is in the context and so in every goroutine that gets it; for work that outlives the
+// request see Carry.
 func (c *Client) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range []string{HeaderWAT, HeaderWorkloadAccessToken} {

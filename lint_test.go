@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // readSource reads a file of the tree, or what scripts/mutants says is in its place: a test that reads the source must
@@ -293,6 +294,27 @@ func TestArchCitedDocumentsExist(t *testing.T) {
 				if !documents[path.Base(m)] && !strings.Contains(line, "://") && !strings.Contains(m, "LICENSE") {
 					t.Errorf("%s:%d cites %s, which is not in the repository", name, i+1, m)
 				}
+			}
+		}
+	}
+}
+
+// No line of a comment has more than 120 columns, except in generated code, and one that is a single word, such as an
+// address.
+func TestArchCommentLines(t *testing.T) {
+	const columns = 120
+	for _, s := range sources(t) {
+		if ast.IsGenerated(s.file) {
+			continue
+		}
+		src, err := readSource(s.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(src), "\n") {
+			text, is := strings.CutPrefix(strings.TrimSpace(line), "// ")
+			if n := utf8.RuneCountInString(line); is && n > columns && strings.Contains(text, " ") {
+				t.Errorf("%s:%d: a comment line of %d columns, %d are allowed", s.name, i+1, n, columns)
 			}
 		}
 	}

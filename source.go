@@ -31,9 +31,9 @@ func (c *Client) TokenSource(ctx context.Context, need OAuth2) *TokenSource {
 }
 
 // HTTPClient returns a client that presents the token of the user in ctx with each request. A client in
-// ctx under oauth2.HTTPClient gives the base transport and the settings, as with oauth2.NewClient. It does what Transport does, keeps
-// the token as TokenSource does, and refuses requests whose own context has another user (ErrMixedIdentity): one made
-// for alice never books for bob. Requests end with their own context, not with ctx.
+// ctx under oauth2.HTTPClient gives the base transport and the settings, as with oauth2.NewClient. It does what
+// Transport does, keeps the token as TokenSource does, and refuses requests whose own context has another user
+// (ErrMixedIdentity): one made for alice never books for bob. Requests end with their own context, not with ctx.
 func (c *Client) HTTPClient(ctx context.Context, need OAuth2) *http.Client {
 	return c.httpClient(c.source(ctx, need, nil))
 }

@@ -14,11 +14,11 @@ import (
 // one transport serves all users. A nil base is http.DefaultTransport.
 //
 // It asks the service for each request. If the resource answers 401, and the body can be sent again
-// (http.Request.GetBody), it reports the token as Client.ReportInvalid does, and repeats the request once if that brings
-// another token. Where only a new consent helps, that is the error. A 401 whose WWW-Authenticate blames something else
-// than the token is not reported. The token goes only over https, or to loopback; only to the declaration's Hosts, if it
-// names any; and not along with a redirect to another host.
-// Errors are as Client.Token's; http.Client wraps them so that errors.AsType still finds them.
+// (http.Request.GetBody), it reports the token as Client.ReportInvalid does, and repeats the request once if that
+// brings another token. Where only a new consent helps, that is the error. A 401 whose WWW-Authenticate blames
+// something else than the token is not reported. The token goes only over https, or to loopback; only to the
+// declaration's Hosts, if it names any; and not along with a redirect to another host. Errors are as Client.Token's;
+// http.Client wraps them so that errors.AsType still finds them.
 func (c *Client) Transport(need OAuth2, base http.RoundTripper) http.RoundTripper {
 	return &transport{need: need, base: base, fetch: func(ctx context.Context, refused *Token, report bool) (*Token, error) {
 		if report {

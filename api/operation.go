@@ -49,8 +49,8 @@ const (
 	ExceptionUnknownOperation           = "UnknownOperationException"
 )
 
-// HeaderRefused says on a refusal what was refused where AWS's exceptions do not tell: RefusedCaller, who asked, by their
-// signature, token or account, whatever it was that they asked for. Other refusals do not have it.
+// HeaderRefused says on a refusal what was refused where AWS's exceptions do not tell: RefusedCaller, who asked, by
+// their signature, token or account, whatever it was that they asked for. Other refusals do not have it.
 const (
 	HeaderRefused = "X-Tabard-Refused"
 	RefusedCaller = "caller"

@@ -42,8 +42,8 @@ func answerHello(w http.ResponseWriter, _ *http.Request) {
 // echoBody bounds the body that answerEcho reads, in bytes.
 const echoBody = 64 << 10
 
-// answerEcho is the second floor: it gets the very requests that the workload sends, headers and all, decodes their JSON
-// and answers with JSON of the workload's shape. It checks nothing.
+// answerEcho is the second floor: it gets the very requests that the workload sends, headers and all, decodes their
+// JSON and answers with JSON of the workload's shape. It checks nothing.
 func answerEcho(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, echoBody))
 	if err != nil {

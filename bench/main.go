@@ -1,5 +1,5 @@
-// Command bench measures what the server costs: CPU-seconds per 1,000 requests, and the ratio of that to a bare net/http
-// answer measured in the same run. README.md in this directory says how to read it.
+// Command bench measures what the server costs: CPU-seconds per 1,000 requests, and the ratio of that to a bare
+// net/http answer measured in the same run. README.md in this directory says how to read it.
 //
 // It starts itself again, once for each process whose CPU time is counted apart: the two floors, the server on each
 // engine, and PostgreSQL. The load generator is the first process, whose CPU time is nobody's. Everything listens on

@@ -27,8 +27,9 @@ type postgresConfig struct {
 	Dir string `json:"dir"` // empty and ours
 }
 
-// servePostgres makes a cluster with PostgreSQL's own defaults (fsync and synchronous_commit are on) and keeps its server
-// until ctx ends. TCP reaches only an ordinary role; the superuser is reached by the socket in a private directory.
+// servePostgres makes a cluster with PostgreSQL's own defaults (fsync and synchronous_commit are on) and keeps its
+// server until ctx ends. TCP reaches only an ordinary role; the superuser is reached by the socket in a private
+// directory.
 func servePostgres(ctx context.Context, config []byte, ready func(hello) error) (err error) {
 	var c postgresConfig
 	if err := json.Unmarshal(config, &c); err != nil {

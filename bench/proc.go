@@ -21,7 +21,8 @@ type stat struct {
 	reaped      time.Duration // the same of its children that have ended, and of theirs
 }
 
-// parseStat reads the line of /proc/PID/stat (proc(5)). The name, in parentheses, may itself have spaces and parentheses.
+// parseStat reads the line of /proc/PID/stat (proc(5)). The name, in parentheses, may itself have spaces and
+// parentheses.
 func parseStat(line []byte) (stat, error) {
 	open, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
 	if open < 0 || end < open {

@@ -1,6 +1,6 @@
-// Command chaos kills a server again and again while secrets are released, and then holds the answers against the trail:
-// each release that a client was given has its audit record, and the trail verifies by every checkpoint that was kept
-// outside the database. It ends with 1 and a sentence where that does not hold.
+// Command chaos kills a server again and again while secrets are released, and then holds the answers against the
+// trail: each release that a client was given has its audit record, and the trail verifies by every checkpoint that was
+// kept outside the database. It ends with 1 and a sentence where that does not hold.
 package main
 
 import (

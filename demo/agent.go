@@ -32,8 +32,8 @@ type agentConfig struct {
 	Zone        *time.Location
 }
 
-// agent is a service that books meetings. It takes a prompt together with the user's own token and answers with lines of
-// JSON as things happen.
+// agent is a service that books meetings. It takes a prompt together with the user's own token and answers with lines
+// of JSON as things happen.
 type agent struct {
 	agentConfig
 	client  *tabard.Client

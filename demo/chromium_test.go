@@ -92,8 +92,8 @@ func (b *tab) fits(what string) {
 	}
 }
 
-// TestChromium walks through the web app in a real browser, with keyboard input: as Alice in the light colour scheme, and
-// as Bob in the dark one.
+// TestChromium walks through the web app in a real browser, with keyboard input: as Alice in the light colour scheme,
+// and as Bob in the dark one.
 func TestChromium(t *testing.T) {
 	peer.Chromium(t)
 	w := newTestWorld(t)

@@ -263,7 +263,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// A form of another site does nothing, and neither does one of another port of this host, which browsers call same-site.
+// A form of another site does nothing, and neither does one of another port of this host, which browsers call
+// same-site.
 func TestForeignForms(t *testing.T) {
 	w := newTestWorld(t)
 	alice, _ := actors(w)

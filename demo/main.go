@@ -1,6 +1,6 @@
 // Command demo is the calendar walkthrough: an agent books a meeting for a user who logged in and consented, with three
-// tokens that never mix. It starts everything on loopback (Tabard, an identity provider, a calendar provider where Google
-// would be, a web app, an agent), plays the story and checks it, and then leaves the web app to you.
+// tokens that never mix. It starts everything on loopback (Tabard, an identity provider, a calendar provider where
+// Google would be, a web app, an agent), plays the story and checks it, and then leaves the web app to you.
 package main
 
 import (

@@ -78,8 +78,8 @@ func (a *admin) workload(ctx context.Context, name, returnURL string) error {
 	return err
 }
 
-// provider creates the credential provider, for the provider at this issuer or, without one, for Google itself. It returns
-// the URL to register there.
+// provider creates the credential provider, for the provider at this issuer or, without one, for Google itself. It
+// returns the URL to register there.
 func (a *admin) provider(ctx context.Context, clientID, clientSecret, issuer string) (string, error) {
 	vendor := types.CredentialProviderVendorTypeGoogleOauth2
 	var conf types.Oauth2ProviderConfigInput = &types.Oauth2ProviderConfigInputMemberGoogleOauth2ProviderConfig{
@@ -117,8 +117,8 @@ func (a *admin) issuer(ctx context.Context, url string) error {
 	return err
 }
 
-// principal creates a principal with one role, paired with workload identities, and returns an access key of its own. The
-// keys of an earlier run are disabled: nobody holds them any more.
+// principal creates a principal with one role, paired with workload identities, and returns an access key of its own.
+// The keys of an earlier run are disabled: nobody holds them any more.
 func (a *admin) principal(ctx context.Context, name, role string, workloads ...string) (aws.CredentialsProvider, error) {
 	if workloads == nil {
 		workloads = []string{}

@@ -18,8 +18,8 @@ import (
 	"github.com/tabard-id/tabard/internal/standin"
 )
 
-// storyTokenLife is short, so that the clock need not be moved far to see a token expire: requests are signed by the real
-// clock, and Tabard takes no signature that is five minutes off.
+// storyTokenLife is short, so that the clock need not be moved far to see a token expire: requests are signed by the
+// real clock, and Tabard takes no signature that is five minutes off.
 const storyTokenLife = 2 * time.Minute
 
 // story plays the walkthrough as scripted people, through HTTP, and checks each thing it says.
@@ -114,7 +114,8 @@ func (v view) failing() string {
 	return ""
 }
 
-// tell plays everything. A part that cannot go on, because what it builds on is missing, ends the story as a failed check.
+// tell plays everything. A part that cannot go on, because what it builds on is missing, ends the story as a failed
+// check.
 func (s *story) tell(ctx context.Context) {
 	s.w.calendar.SetAccessTokenLifetime(storyTokenLife)
 	defer s.w.calendar.SetAccessTokenLifetime(calendarTokenLife)
@@ -325,7 +326,8 @@ func (s *story) bobFinishes(ctx context.Context) error {
 	return nil
 }
 
-// finishAs completes the session of a link with somebody's access key and a person's token, without the web app's checks.
+// finishAs completes the session of a link with somebody's access key and a person's token, without the web app's
+// checks.
 func (s *story) finishAs(ctx context.Context, client *tabard.Client, link string, who *actor) error {
 	u, err := url.Parse(link)
 	if err != nil {

@@ -27,8 +27,9 @@ type record struct {
 // denied reports whether the record is of a refusal.
 func (r record) denied() bool { return r.Decision == "deny" }
 
-// trail reads the audit records, with a principal of its own that may do nothing else. It is no part of the web app: that
-// one completes consents and may not read about others. What it shows to a person is cut down to that person first.
+// trail reads the audit records, with a principal of its own that may do nothing else. It is no part of the web app:
+// that one completes consents and may not read about others. What it shows to a person is cut down to that person
+// first.
 type trail struct{ operator *operator }
 
 type recordPage struct {

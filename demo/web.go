@@ -106,8 +106,8 @@ func (w *webApp) Handler() http.Handler {
 	return protect(http.NewCrossOriginProtection().Handler(mux))
 }
 
-// protect sets what every answer carries. form-action names http and https at large because Chromium holds every redirect
-// that follows a form against it, and a person comes and goes between five origins here.
+// protect sets what every answer carries. form-action names http and https at large because Chromium holds every
+// redirect that follows a form against it, and a person comes and goes between five origins here.
 func protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -156,8 +156,8 @@ func (w *webApp) ask(rw http.ResponseWriter, r *http.Request) {
 
 var errNotHere = errors.New("this browser did not ask for that consent")
 
-// whoIsBack says whose consent a browser that comes back has finished: the person logged in in this very browser, if the
-// state it brings is the one that this person's request gave out. Nothing in the address says who it is.
+// whoIsBack says whose consent a browser that comes back has finished: the person logged in in this very browser, if
+// the state it brings is the one that this person's request gave out. Nothing in the address says who it is.
 func (w *webApp) whoIsBack(r *http.Request, state string) (tabard.User, error) {
 	s := w.sessions.of(r)
 	if s == nil || !s.latest().began(state) {
@@ -166,7 +166,8 @@ func (w *webApp) whoIsBack(r *http.Request, state string) (tabard.User, error) {
 	return tabard.UserToken(s.who.Token), nil
 }
 
-// connected goes on after a consent: to the page without session and state in its address, once the agent has its token.
+// connected goes on after a consent: to the page without session and state in its address, once the agent has its
+// token.
 func (w *webApp) connected(rw http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, errNotHere):

@@ -25,7 +25,8 @@ import (
 // calendarTokenLife is how long an access token of the stand-in's lives. Tabard releases none with less than a minute.
 const calendarTokenLife = 5 * time.Minute
 
-// world is everything that runs. Each part has its own address and its own credentials, as if it ran on its own machine.
+// world is everything that runs. Each part has its own address and its own credentials, as if it ran on its own
+// machine.
 type world struct {
 	clock    clock
 	zone     *time.Location

@@ -74,8 +74,8 @@ func New(t testing.TB) *Server {
 }
 
 // AgentConfig creates a principal that acts as the workload identity, with an access key of its own, and returns the
-// configuration for its clients, as AWSConfig does. Nothing is allowed without a policy: it may get tokens and keys of the
-// providers that are named, with any scopes, and of no other.
+// configuration for its clients, as AWSConfig does. Nothing is allowed without a policy: it may get tokens and keys of
+// the providers that are named, with any scopes, and of no other.
 func (s *Server) AgentConfig(t testing.TB, workload string, providers ...string) aws.Config {
 	t.Helper()
 	const acts = `permit (principal == Tabard::Principal::%q, action in [Tabard::Action::"mint", Tabard::Action::"assert", Tabard::Action::"describe"], resource);`

@@ -211,7 +211,8 @@ func (r *right) findKind(ctx context.Context, c *client) error {
 	return nil
 }
 
-// hasScopes refuses scopes at a vendor whose tokens have none: the policy would permit, or forbid, something else than it says.
+// hasScopes refuses scopes at a vendor whose tokens have none: the policy would permit, or forbid, something else than
+// it says.
 func (r *right) hasScopes(ctx context.Context, c *client, vendor string) error {
 	all, err := listVendors(ctx, c)
 	if err != nil {

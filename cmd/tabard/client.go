@@ -190,8 +190,8 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 		hints: []string{"is the server running? tabard serve starts one, --endpoint names another"}}
 }
 
-// errorOf reads a restJson1 error: the exception's name is in a header, before any ':'; the sentence is in the body. So it
-// is where OAuth defines the body (RFC 6749 §5.2).
+// errorOf reads a restJson1 error: the exception's name is in a header, before any ':'; the sentence is in the body. So
+// it is where OAuth defines the body (RFC 6749 §5.2).
 func errorOf(resp *http.Response, body []byte) error {
 	name, _, _ := strings.Cut(resp.Header.Get("X-Amzn-Errortype"), ":")
 	e := &apiError{status: resp.StatusCode, exception: oneLine(name), requestID: oneLine(resp.Header.Get("X-Amzn-Requestid"))}

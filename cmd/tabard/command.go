@@ -80,7 +80,8 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// onlyName is exactly("NAME") for a command that also needs a secret: what was given too much may be one, and is not repeated.
+// onlyName is exactly("NAME") for a command that also needs a secret: what was given too much may be one, and is not
+// repeated.
 func onlyName(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usage("usage: "+cmd.UseLine(), "%s takes one argument, NAME; a secret is never an argument", cmd.CommandPath())

@@ -9,8 +9,8 @@ import (
 	"github.com/tabard-id/tabard/internal/daemon"
 )
 
-// M17: ./tabard-data of somebody else does not decide where secrets that are typed go. A directory that was named does: who
-// names it trusts it.
+// M17: ./tabard-data of somebody else does not decide where secrets that are typed go. A directory that was named does:
+// who names it trusts it.
 func TestM17_ForeignDataDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tabard-data")
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -206,7 +206,8 @@ func settingsOf(u *api.Oauth2ProviderConfigOutput) providerSettings {
 	return s
 }
 
-// tenantOf reads the tenant, which the API does not tell, from Microsoft's endpoints: it is the first part of their paths.
+// tenantOf reads the tenant, which the API does not tell, from Microsoft's endpoints: it is the first part of their
+// paths.
 func tenantOf(d *api.Oauth2Discovery) string {
 	if d == nil {
 		return ""

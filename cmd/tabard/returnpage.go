@@ -30,10 +30,10 @@ func mentionsReturnURL(message string) bool {
 
 // returnPage stands where the web application stands: the browser begins here, consents, and comes back here.
 //
-// Security argument: whoever else can use this machine reads the arguments of its processes, and with them the address that the
-// browser is opened with. So that address is good for one visit, which gives the browser a cookie, and the consent is completed
-// only for a browser that has it and for the session that this command began: another person's consent, or another agent's
-// session, is never completed as the user's.
+// Security argument: whoever else can use this machine reads the arguments of its processes, and with them the address
+// that the browser is opened with. So that address is good for one visit, which gives the browser a cookie, and the
+// consent is completed only for a browser that has it and for the session that this command began: another person's
+// consent, or another agent's session, is never completed as the user's.
 type returnPage struct {
 	listener net.Listener
 	server   *http.Server
@@ -43,8 +43,8 @@ type returnPage struct {
 	begun    atomic.Bool
 }
 
-// listenForReturn listens where raw says, or on a free port where it says nothing. It returns nil where raw is the address
-// of somebody else.
+// listenForReturn listens where raw says, or on a free port where it says nothing. It returns nil where raw is the
+// address of somebody else.
 func listenForReturn(raw string) (*returnPage, error) {
 	back := &url.URL{Scheme: "http", Host: "127.0.0.1:0", Path: "/connected"}
 	if raw != "" {

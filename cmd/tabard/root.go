@@ -74,8 +74,8 @@ func rootRotate(f *finder) *cobra.Command {
 	return cmd
 }
 
-// ownCredentials is the credentials file of a server's data directory that the command signed with, "" where it signed with
-// another key. Which directory that is says the command line, or the variables of tabard env.
+// ownCredentials is the credentials file of a server's data directory that the command signed with, "" where it signed
+// with another key. Which directory that is says the command line, or the variables of tabard env.
 func ownCredentials(c *client, dataDir string) string {
 	if !c.fromDataDir {
 		named := os.Getenv("AWS_SHARED_CREDENTIALS_FILE")

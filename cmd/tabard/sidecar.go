@@ -164,8 +164,8 @@ func sidecarFailure(err error) error {
 	return f
 }
 
-// agentVariables are those of tabard env, with the sidecar in the place of the server. The agent's own region stays: its other
-// AWS clients need it, and nobody checks it here.
+// agentVariables are those of tabard env, with the sidecar in the place of the server. The agent's own region stays:
+// its other AWS clients need it, and nobody checks it here.
 func agentVariables(f *finder, identityURL, region string) ([]variable, error) {
 	vars, err := f.variables(location{url: identityURL, region: region})
 	if err != nil {

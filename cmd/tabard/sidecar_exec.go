@@ -15,8 +15,8 @@ import (
 // agentPatience is how long an agent may take to end after SIGTERM.
 const agentPatience = 10 * time.Second
 
-// runAgent runs the sidecar and the agent until one of them ends, and then ends the other. The agent goes last: requests that
-// are under way finish first. No shell reads the command.
+// runAgent runs the sidecar and the agent until one of them ends, and then ends the other. The agent goes last:
+// requests that are under way finish first. No shell reads the command.
 func runAgent(ctx context.Context, t terminal, beside *sidecar.Sidecar, command []string, vars []variable) error {
 	runtime.LockOSThread() // the agent ends with the thread that started it, which must not be one that Go no longer needs
 	defer runtime.UnlockOSThread()

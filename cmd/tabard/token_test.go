@@ -184,7 +184,8 @@ func TestTokenGetWalksTheConsent(t *testing.T) {
 		t.Errorf("bob with --no-wait: exit %d, want %d\n%s", code, exitConsent, text)
 	}
 
-	// 5. The connection moves to another agent, and ends: at the provider too, as far as that can be. Then alice is asked again.
+	// 5. The connection moves to another agent, and ends: at the provider too, as far as that can be. Then alice is asked
+	// again.
 	w.ok("workload", "create", "other-agent", "--tag", "tabard:assurance=asserted")
 	if out := w.ok("connection", "transfer", v.ConnectionID, "other-agent"); !strings.Contains(out, "other-agent") {
 		t.Errorf("connection transfer:\n%s", out)

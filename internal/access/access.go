@@ -126,13 +126,14 @@ type Unrecorded struct {
 	From          string    // name of the one that hands its token on, where it is exchanged for one of Workload; else ""
 }
 
-// IsWorkloadAudience reports whether an audience is a workload identity, by its ARN: an exchange for it hands a token on. No
-// other audience has such a name.
+// IsWorkloadAudience reports whether an audience is a workload identity, by its ARN: an exchange for it hands a token
+// on. No other audience has such a name.
 func IsWorkloadAudience(audience string) bool {
 	return strings.Contains(audience, ":workload-identity-directory/")
 }
 
-// Spelled is the one spelling of the name of a custom parameter, which policies read. PHP reads a dot in a name as an underscore.
+// Spelled is the one spelling of the name of a custom parameter, which policies read. PHP reads a dot in a name as an
+// underscore.
 func Spelled(parameter string) string {
 	return strings.ReplaceAll(strings.ToLower(parameter), ".", "_")
 }

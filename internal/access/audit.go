@@ -105,15 +105,15 @@ func (r *Record) clean() {
 	}
 }
 
-// Bounds of a record, in bytes: what others say (a provider's scopes, an issuer's URL, a sentence about either) is written into
-// each record of a connection, and none may make the trail grow by more than a few kilobytes a request.
+// Bounds of a record, in bytes: what others say (a provider's scopes, an issuer's URL, a sentence about either) is
+// written into each record of a connection, and none may make the trail grow by more than a few kilobytes a request.
 const (
 	maxRecordText   = 2_048 // of each text
 	maxRecordScopes = 4_096 // of all scopes
 )
 
-// bound cuts what is too long. Of scopes that are left out Detail has the number, and the hash of the whole list: one name in a
-// line each. What was decided was decided on all of them.
+// bound cuts what is too long. Of scopes that are left out Detail has the number, and the hash of the whole list: one
+// name in a line each. What was decided was decided on all of them.
 func (r *Record) bound() {
 	f := &r.Facts
 	size := 0

@@ -11,7 +11,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 )
 
-// A record has a few kilobytes, whatever a provider granted or said; it says what it leaves out, and the decision is made on all.
+// A record has a few kilobytes, whatever a provider granted or said; it says what it leaves out, and the decision is
+// made on all.
 func TestM13_RecordsAreBounded(t *testing.T) {
 	log := &memory{}
 	g := access.NewGuard(access.Config{Log: log, Now: time.Now, Decider: access.Table{}})

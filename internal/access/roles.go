@@ -137,8 +137,8 @@ type Rule struct {
 }
 
 // Rules returns each action that is not root's alone, with its rule. The built-in policies and the schema of all
-// policies are held against it, so it panics where an action that is listed has no rule: a list that ended there would leave out
-// every action behind it, and nobody would be told.
+// policies are held against it, so it panics where an action that is listed has no rule: a list that ended there would
+// leave out every action behind it, and nobody would be told.
 func Rules() iter.Seq2[Action, Rule] {
 	return func(yield func(Action, Rule) bool) {
 		for _, a := range ruled() {
@@ -229,8 +229,8 @@ func RuleOf(a Action) (Rule, bool) {
 
 // Gate decides what no policy can change, and says so by its second result: a request without a caller, root's rights,
 // the actions that are root's alone, and that only a principal with the right role, paired with the workload identity,
-// acts for it. So no policy can let an administrator release tokens, or an agent confirm its own consent, and none can lock
-// root out.
+// acts for it. So no policy can let an administrator release tokens, or an agent confirm its own consent, and none can
+// lock root out.
 func Gate(c Caller, a Action, f Facts) (Decision, bool) {
 	if c.Account == "" || c.Principal == "" {
 		return Decision{By: "no-caller", Missing: "an authenticated caller"}, true
@@ -254,8 +254,8 @@ func Gate(c Caller, a Action, f Facts) (Decision, bool) {
 	return Decision{}, false
 }
 
-// ActsFor reports whether the caller of the action acts for the workload identity that the facts name: the action is done
-// for one, and the caller is paired with it.
+// ActsFor reports whether the caller of the action acts for the workload identity that the facts name: the action is
+// done for one, and the caller is paired with it.
 func ActsFor(c Caller, a Action, f Facts) bool {
 	r, known := RuleOf(a)
 	return known && r.Paired != "" && f.Workload != "" && c.PairedWith(f.Workload)

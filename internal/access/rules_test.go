@@ -13,8 +13,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// M06: every action of the source is in the list of all, once, and it has a rule exactly if the list of rules has it. So what is
-// made of the lists leaves none out.
+// M06: every action of the source is in the list of all, once, and it has a rule exactly if the list of rules has it.
+// So what is made of the lists leaves none out.
 func TestM06_EveryActionIsListed(t *testing.T) {
 	listed, ruled := map[access.Action]int{}, map[access.Action]bool{}
 	for _, a := range access.Actions() {

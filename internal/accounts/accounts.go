@@ -1,10 +1,10 @@
 // Package accounts keeps the tenants of one installation: who they are, whether they are served, and how much each may
 // have.
 //
-// Security argument: an account is made, disabled and bounded by the root principals of the installation's own account and
-// nobody else, and each time that is decided and recorded by the Guard. A disabled account is refused in the Guard's
-// decider (Gate), which every operation passes, whatever authenticated the caller. Two accounts share nothing but the
-// names that this package keeps.
+// Security argument: an account is made, disabled and bounded by the root principals of the installation's own account
+// and nobody else, and each time that is decided and recorded by the Guard. A disabled account is refused in the
+// Guard's decider (Gate), which every operation passes, whatever authenticated the caller. Two accounts share nothing
+// but the names that this package keeps.
 package accounts
 
 import (
@@ -225,7 +225,8 @@ func (s *Service) SetQuotas(ctx context.Context, caller access.Caller, id access
 }
 
 // Disable refuses every call of an account, whatever authenticates it, within two seconds on every server. Its workload
-// access tokens stay dead when it is enabled again. The installation's own account cannot be disabled: nobody could undo it.
+// access tokens stay dead when it is enabled again. The installation's own account cannot be disabled: nobody could
+// undo it.
 func (s *Service) Disable(ctx context.Context, caller access.Caller, id access.Account, reason string) (Account, error) {
 	a, err := s.move(ctx, caller, access.DisableAccount, id, reason, identity.Disable(reason))
 	if err != nil {

@@ -28,8 +28,8 @@ func (s *Service) Admit(ctx context.Context, id access.Account) error {
 	return Admit(ctx, s.Standings, id)
 }
 
-// Served returns a NotFound fault if the account does not exist or is disabled. It decides nothing about a caller: it is for
-// what is public of an account.
+// Served returns a NotFound fault if the account does not exist or is disabled. It decides nothing about a caller: it
+// is for what is public of an account.
 func (s *Service) Served(ctx context.Context, id access.Account) error {
 	a, err := s.Store.Account(ctx, id)
 	if err != nil {

@@ -123,8 +123,8 @@ func Reached(name Quota, quota int64) error {
 	return fault.New(fault.Limit, "the account may have %d %s, and has them: delete some, or have root of the installation raise the quota", quota, name)
 }
 
-// QuotasOf returns what bounds the account, defaults included. It may be a second old. An account without a row is bounded
-// by the defaults.
+// QuotasOf returns what bounds the account, defaults included. It may be a second old. An account without a row is
+// bounded by the defaults.
 func (s *Service) QuotasOf(ctx context.Context, id access.Account) (Quotas, error) {
 	a, err := s.Store.Account(ctx, id)
 	if errors.Is(err, fault.NotFound) {

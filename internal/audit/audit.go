@@ -1,12 +1,12 @@
 // Package audit makes the trail provable: checkpoints, verification, segments, pruning.
 //
-// Security argument: a checkpoint is a statement, signed with a key that the database does not give away, of how far each
-// writer of an account's trail had come and under which hash. Records are hash-chained by writer, so the heads fix every
-// record before them, and each checkpoint names the one before by hash, so the newest fixes all. Whoever can change the
-// database can change no row that a checkpoint covers without the chain, the heads or the signature giving it away to
-// someone who kept that checkpoint elsewhere. What came after the checkpoint is stated as unprovable and no more. A
-// checkpoint never goes back: it is made from the one before, whose signature is verified, and not from what the database
-// says a writer's head was.
+// Security argument: a checkpoint is a statement, signed with a key that the database does not give away, of how far
+// each writer of an account's trail had come and under which hash. Records are hash-chained by writer, so the heads fix
+// every record before them, and each checkpoint names the one before by hash, so the newest fixes all. Whoever can
+// change the database can change no row that a checkpoint covers without the chain, the heads or the signature giving
+// it away to someone who kept that checkpoint elsewhere. What came after the checkpoint is stated as unprovable and no
+// more. A checkpoint never goes back: it is made from the one before, whose signature is verified, and not from what
+// the database says a writer's head was.
 package audit
 
 import (
@@ -257,7 +257,8 @@ func (s *Service) remember(c Checkpoint) {
 	}
 }
 
-// lastOf returns the newest stored checkpoint with its claims. What this process made or saw before must still be there.
+// lastOf returns the newest stored checkpoint with its claims. What this process made or saw before must still be
+// there.
 func (s *Service) lastOf(ctx context.Context, account access.Account) (Checkpoint, Claims, error) {
 	stored, err := s.Store.Checkpoints(ctx, account, 0, 1, true)
 	if err != nil {

@@ -84,8 +84,8 @@ func (c Closed) add(w Writer) (Closed, error) {
 	return Closed{Count: c.Count + 1, Records: c.Records + w.Sequence, Hash: encodeHash(sha256.Sum256(b))}, nil
 }
 
-// draft makes the checkpoint that follows the last one. changed is false where there is nothing new to say: then the last
-// one is returned.
+// draft makes the checkpoint that follows the last one. changed is false where there is nothing new to say: then the
+// last one is returned.
 func (s *Service) draft(ctx context.Context, account access.Account, base *Ref) (c Checkpoint, writers []Writer, changed bool, err error) {
 	last, before, err := s.lastOf(ctx, account)
 	if err != nil {

@@ -20,11 +20,12 @@ const (
 )
 
 // Prune removes the records that a checkpoint of the caller's account covers, a bounded number a call, and returns how
-// many that were; 0 means that all of them are gone. Before the first is removed, a new checkpoint says behind which one
-// the trail begins from now on: the chain stays verifiable, and rows that were removed in any other way are found. Pruning
-// is recorded, and that record has left the database before the first one is removed: whoever releases something and prunes
-// does not remove the trace (threat M15). Errors: NotFound if there is no such checkpoint; Denied if it is younger than Keep;
-// Unavailable as long as the trail was not carried to where it goes, up to the record of the pruning.
+// many that were; 0 means that all of them are gone. Before the first is removed, a new checkpoint says behind which
+// one the trail begins from now on: the chain stays verifiable, and rows that were removed in any other way are found.
+// Pruning is recorded, and that record has left the database before the first one is removed: whoever releases
+// something and prunes does not remove the trace (threat M15). Errors: NotFound if there is no such checkpoint; Denied
+// if it is younger than Keep; Unavailable as long as the trail was not carried to where it goes, up to the record of
+// the pruning.
 func (s *Service) Prune(ctx context.Context, caller access.Caller, id string) (removed int64, err error) {
 	if err := s.Guard.Permit(ctx, caller, access.PruneAudit, access.Facts{Resource: id}); err != nil {
 		return 0, err

@@ -14,7 +14,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// Line is one line of an exported segment (JSON Lines), and of what sinks are given. Type says which of the others is set.
+// Line is one line of an exported segment (JSON Lines), and of what sinks are given. Type says which of the others is
+// set.
 type Line struct {
 	Type       string `json:"type"` // "record", "checkpoint", or "position"
 	Record     *Row   `json:"record,omitempty"`

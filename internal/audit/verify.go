@@ -63,8 +63,8 @@ type verification struct {
 }
 
 // Verify verifies the trail of the caller's account up to a checkpoint: token, or the newest one where it is empty. The
-// caller keeps token outside the database; without that, whoever can put back an older copy of the database is not found.
-// A call reads a bounded number of records; more is what the call before returned. Verifying is recorded.
+// caller keeps token outside the database; without that, whoever can put back an older copy of the database is not
+// found. A call reads a bounded number of records; more is what the call before returned. Verifying is recorded.
 func (s *Service) Verify(ctx context.Context, caller access.Caller, token, more string) (Verdict, error) {
 	if more == "" {
 		if err := s.Guard.Permit(ctx, caller, access.VerifyAudit, access.Facts{}); err != nil {
@@ -348,7 +348,8 @@ func (v *verification) writer(ctx context.Context, to Head, from map[string]Head
 	return true, nil
 }
 
-// strays counts what the checkpoint does not cover, and finds records that claim to be older than it and are not covered.
+// strays counts what the checkpoint does not cover, and finds records that claim to be older than it and are not
+// covered.
 func (v *verification) strays(ctx context.Context) (bool, error) {
 	covered := map[string]int64{}
 	for _, h := range v.claims.Writers {

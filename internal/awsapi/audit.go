@@ -48,8 +48,8 @@ func (s *server) auditRoutes() {
 	})
 }
 
-// listAuditRecords follows the trail without an end where the newest are asked for, as tail -f does. Else it ends at the
-// time of the first page: each read is a record itself, so reading to the last one would never end.
+// listAuditRecords follows the trail without an end where the newest are asked for, as tail -f does. Else it ends at
+// the time of the first page: each read is a record itself, so reading to the last one would never end.
 func (s *server) listAuditRecords(ctx context.Context, c access.Caller, q *api.ListAuditRecordsRequest) (*api.ListAuditRecordsResponse, error) {
 	after, limit, err := page(q.NextToken, q.MaxResults, 100)
 	if err != nil {

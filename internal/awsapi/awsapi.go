@@ -1,9 +1,9 @@
 // Package awsapi speaks the wire protocol: restJson1 operations, each signed with SigV4, in the shapes of package api.
 //
 // Security argument: one function, route, does for every operation what must never be forgotten: it verifies the
-// signature over exactly the bytes that it reads of a bounded body, before or after as the signature allows, decodes them strictly and holds them against the
-// model's constraints, before a core method sees a caller. The core decides and audits; this package only translates,
-// and turns sensitive members into secret.Text at once.
+// signature over exactly the bytes that it reads of a bounded body, before or after as the signature allows, decodes
+// them strictly and holds them against the model's constraints, before a core method sees a caller. The core decides
+// and audits; this package only translates, and turns sensitive members into secret.Text at once.
 package awsapi
 
 import (

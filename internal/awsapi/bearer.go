@@ -11,8 +11,9 @@ import (
 )
 
 // authenticate returns who asks: by the signature over the request, or, where the Authorization header is of the scheme
-// Bearer (RFC 6750 §2.1), by the workload's own token in it. rest, where it is not nil, is to be called with the body: it says
-// who asks where the head alone does not (then the caller is none), or that the body is not the one that was signed.
+// Bearer (RFC 6750 §2.1), by the workload's own token in it. rest, where it is not nil, is to be called with the body:
+// it says who asks where the head alone does not (then the caller is none), or that the body is not the one that was
+// signed.
 func (s *server) authenticate(r *http.Request, v *Verifier) (caller access.Caller, rest func(body []byte) (access.Caller, error), err error) {
 	token, is := bearerToken(r)
 	if !is {
@@ -38,7 +39,8 @@ func bearerToken(r *http.Request) (secret.Text, bool) {
 	return secret.New(strings.Trim(token, " ")), true
 }
 
-// principalHeader reads the header that names the principal: by its name, in the server's own account, or by its role ARN.
+// principalHeader reads the header that names the principal: by its name, in the server's own account, or by its role
+// ARN.
 func principalHeader(r *http.Request) (federation.Role, error) {
 	switch named := r.Header.Values(federation.PrincipalHeader); {
 	case len(named) == 0:

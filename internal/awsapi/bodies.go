@@ -25,8 +25,9 @@ const (
 	provenUpdate = time.Minute
 )
 
-// Shares hands out a number of units to holders by name. No holder has more than a quarter of what is free when it asks, so a
-// few take less the more they have taken, and whoever comes next finds room. Units without a name are bounded in all only.
+// Shares hands out a number of units to holders by name. No holder has more than a quarter of what is free when it
+// asks, so a few take less the more they have taken, and whoever comes next finds room. Units without a name are
+// bounded in all only.
 type Shares struct {
 	Total int64
 
@@ -117,7 +118,8 @@ func (a *Admission) Bound(b AdmissionBounds) {
 	a.strangers.Total = b.BodyMemory - a.reserve.Total
 }
 
-// addressOf returns what the request's address counts as. The daemon has taken it from trusted proxies only (threat F18).
+// addressOf returns what the request's address counts as. The daemon has taken it from trusted proxies only (threat
+// F18).
 func (a *Admission) addressOf(r *http.Request) string {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -126,9 +128,10 @@ func (a *Admission) addressOf(r *http.Request) string {
 	return a.addresses(at.Addr())
 }
 
-// Meter bounds the bytes of requests that are held at once, in all and by address (threat M11): a body is given to next no
-// faster than there is room for it, and what next has read counts until it has answered. Where there is no room, reading fails
-// with a Throttled fault, and the answer has Retry-After. A head counts likewise, from its first byte where there is no body.
+// Meter bounds the bytes of requests that are held at once, in all and by address (threat M11): a body is given to next
+// no faster than there is room for it, and what next has read counts until it has answered. Where there is no room,
+// reading fails with a Throttled fault, and the answer has Retry-After. A head counts likewise, from its first byte
+// where there is no body.
 func (a *Admission) Meter(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bodyless := r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
@@ -153,8 +156,8 @@ func (a *Admission) Meter(next http.Handler) http.Handler {
 	})
 }
 
-// headSteps is what the head of a request counts as: whole steps, and one at least where no body is counted. A probe that says
-// no more than it must is not counted.
+// headSteps is what the head of a request counts as: whole steps, and one at least where no body is counted. A probe
+// that says no more than it must is not counted.
 func headSteps(r *http.Request, bodyless bool) int64 {
 	n := int64(len(r.RequestURI))
 	for name, values := range r.Header {
@@ -200,8 +203,8 @@ func (m *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leaveUnread has the answer sent at once, and not after the rest of a body that may be long in coming. It ends a connection
-// of HTTP/1; in HTTP/2 it is the stream alone that ends.
+// leaveUnread has the answer sent at once, and not after the rest of a body that may be long in coming. It ends a
+// connection of HTTP/1; in HTTP/2 it is the stream alone that ends.
 func leaveUnread(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > bodyStep) {
 		w.Header().Set("Connection", "close")
@@ -242,8 +245,8 @@ func useReserve(r *http.Request, holder Holder) {
 	}
 }
 
-// proven remembers which client proved itself from which address lately: who only knows the name of a key gains nothing by it.
-// The zero proven is ready.
+// proven remembers which client proved itself from which address lately: who only knows the name of a key gains nothing
+// by it. The zero proven is ready.
 type proven struct {
 	mu    sync.Mutex // guards what follows
 	pairs map[string]proof

@@ -14,11 +14,12 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Clients authenticates the clients of OAuth's endpoints: as the operations do, or by the access key as user and password
-// (RFC 6749 §2.3.1), which every OAuth library can. It is safe for concurrent use.
+// Clients authenticates the clients of OAuth's endpoints: as the operations do, or by the access key as user and
+// password (RFC 6749 §2.3.1), which every OAuth library can. It is safe for concurrent use.
 //
-// Security argument: the secret is compared in constant time, by its hash, and an access key id that is not known costs a
-// comparison too and is answered in the same words (threat F16). Failures are counted together with those of signatures.
+// Security argument: the secret is compared in constant time, by its hash, and an access key id that is not known costs
+// a comparison too and is answered in the same words (threat F16). Failures are counted together with those of
+// signatures.
 type Clients struct {
 	server *server
 	dummy  [sha256.Size]byte
@@ -34,9 +35,9 @@ func NewClients(c Config) *Clients {
 	return &Clients{server: s, dummy: sha256.Sum256([]byte(rand.Text()))}
 }
 
-// Authenticate returns who sent the request, and its body, which it reads by read, once, where the head proves nothing wrong: a
-// password is compared before. Whatever is wrong with an access key that
-// came as user and password is one SignatureUnknown fault.
+// Authenticate returns who sent the request, and its body, which it reads by read, once, where the head proves nothing
+// wrong: a password is compared before. Whatever is wrong with an access key that came as user and password is one
+// SignatureUnknown fault.
 func (c *Clients) Authenticate(w http.ResponseWriter, r *http.Request, read func() ([]byte, error)) (access.Caller, []byte, error) {
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !strings.EqualFold(scheme, "Basic") {
 		return c.server.enter(w, r, c.server.verifier, read)
@@ -83,8 +84,8 @@ func (c *Clients) basic(r *http.Request) (access.Caller, error) {
 	return cred.Caller, nil
 }
 
-// matchesPassword compares the hash of a secret with that of a password, as it is and as a form would have encoded it: RFC
-// 6749 §2.3.1 wants the latter, and half of the clients do the former.
+// matchesPassword compares the hash of a secret with that of a password, as it is and as a form would have encoded it:
+// RFC 6749 §2.3.1 wants the latter, and half of the clients do the former.
 func matchesPassword(want [sha256.Size]byte, password secret.Text) bool {
 	raw := sha256.Sum256([]byte(password.Expose()))
 	decoded := raw

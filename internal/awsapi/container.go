@@ -30,9 +30,9 @@ type containerCredentials struct {
 	Expiration      string // RFC 3339
 }
 
-// containerRoutes serves session credentials to whoever sends a workload's token. A browser cannot be made to fetch them:
-// without the header there is no answer, no answer has CORS headers, and what a browser adds to a request is refused
-// (threat J10).
+// containerRoutes serves session credentials to whoever sends a workload's token. A browser cannot be made to fetch
+// them: without the header there is no answer, no answer has CORS headers, and what a browser adds to a request is
+// refused (threat J10).
 func (s *server) containerRoutes() {
 	for _, path := range []string{containerPath + "{account}", containerPath + "{account}/{principal}"} {
 		op := api.Operation{Name: string(access.AssumeRole), Method: http.MethodGet, Path: path}

@@ -11,8 +11,8 @@ import (
 	"github.com/tabard-id/tabard/internal/awsapi"
 )
 
-// M11: what a request holds before anybody is known is bounded, whether that is its body or its head: a page that waits for a
-// slow provider holds the heads of all who ask for it.
+// M11: what a request holds before anybody is known is bounded, whether that is its body or its head: a page that waits
+// for a slow provider holds the heads of all who ask for it.
 func TestM11_HeadsCountAsBodiesDo(t *testing.T) {
 	const memory = 4 << 20
 	a := awsapi.NewAdmission(nil, time.Now)

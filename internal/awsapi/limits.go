@@ -19,8 +19,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// How many failed authentications are answered with what was wrong: a burst, and so many a second after it. What is above
-// is answered with ThrottlingException. Whoever authenticates is never turned away by them.
+// How many failed authentications are answered with what was wrong: a burst, and so many a second after it. What is
+// above is answered with ThrottlingException. Whoever authenticates is never turned away by them.
 const (
 	clientFailures = 20 // of one access key id
 	clientRefill   = 1
@@ -28,12 +28,12 @@ const (
 	hostRefill     = 5
 )
 
-// Admission decides who comes in: it slows down whoever guesses keys (threat A34), and holds each account to its requests
-// a second. It is safe for concurrent use, and its memory is bounded.
+// Admission decides who comes in: it slows down whoever guesses keys (threat A34), and holds each account to its
+// requests a second. It is safe for concurrent use, and its memory is bounded.
 //
-// Security argument: only failures are counted and only failures are throttled, so an attacker who knows somebody's access
-// key id cannot lock him out, and requests count against an account only after they were signed for it. The work is the same
-// for every key id, known or not.
+// Security argument: only failures are counted and only failures are throttled, so an attacker who knows somebody's
+// access key id cannot lock him out, and requests count against an account only after they were signed for it. The work
+// is the same for every key id, known or not.
 type Admission struct {
 	accounts *accounts.Service
 	now      func() time.Time
@@ -53,9 +53,9 @@ func NewAdmission(a *accounts.Service, now func() time.Time) *Admission {
 	return out
 }
 
-// Admit passes on what an authentication came to. A caller whose account is disabled is Denied, one whose account has had
-// its requests of this second is Throttled; a failure stays what it is, unless there were too many: then it is Throttled,
-// whatever it was. For a Throttled fault Admit sets Retry-After on w.
+// Admit passes on what an authentication came to. A caller whose account is disabled is Denied, one whose account has
+// had its requests of this second is Throttled; a failure stays what it is, unless there were too many: then it is
+// Throttled, whatever it was. For a Throttled fault Admit sets Retry-After on w.
 func (a *Admission) Admit(w http.ResponseWriter, r *http.Request, caller access.Caller, err error) (access.Caller, error) {
 	var wait time.Duration
 	if err != nil {
@@ -109,9 +109,9 @@ func (a *Admission) stands(ctx context.Context, id access.Account) (time.Duratio
 	return a.rates.take(id, q.RequestsPerSecond, a.now()), nil
 }
 
-// enter authenticates a request, admits its caller and reads its body. What the head alone proves is verified before the body is
-// read, and so is the form of a signature that covers it; a body that is read before its sender is known is one that Meter has
-// room for.
+// enter authenticates a request, admits its caller and reads its body. What the head alone proves is verified before
+// the body is read, and so is the form of a signature that covers it; a body that is read before its sender is known is
+// one that Meter has room for.
 func (s *server) enter(w http.ResponseWriter, r *http.Request, v *Verifier, read func() ([]byte, error)) (access.Caller, []byte, error) {
 	var unread error
 	caller, body, err := s.prove(w, r, v, func() (b []byte, err error) {
@@ -158,8 +158,8 @@ func (s *server) prove(w http.ResponseWriter, r *http.Request, v *Verifier, read
 	return caller, body, err
 }
 
-// claimantOf returns the client that a request claims to come from: the access key id of its signature, or the user of its
-// Basic authentication, or "".
+// claimantOf returns the client that a request claims to come from: the access key id of its signature, or the user of
+// its Basic authentication, or "".
 func claimantOf(r *http.Request) string {
 	header := r.Header.Get("Authorization")
 	if _, after, ok := strings.Cut(header, "Credential="); ok {
@@ -172,8 +172,8 @@ func claimantOf(r *http.Request) string {
 	return ""
 }
 
-// failureSlots is how many clients' failures are told apart. Two that share a slot share their failures: that costs them
-// nothing as long as they authenticate.
+// failureSlots is how many clients' failures are told apart. Two that share a slot share their failures: that costs
+// them nothing as long as they authenticate.
 const failureSlots = 1 << 13
 
 // failures are leaky buckets, one in each slot of a fixed table.
@@ -214,8 +214,8 @@ type rateShard struct {
 	byAccount map[access.Account]*rate.Limiter
 }
 
-// take takes one request of an account that may make so many a second, and at once as many as in a second. It returns how
-// long the account has to wait, or 0 where the request was taken.
+// take takes one request of an account that may make so many a second, and at once as many as in a second. It returns
+// how long the account has to wait, or 0 where the request was taken.
 func (r *rates) take(account access.Account, perSecond int64, now time.Time) time.Duration {
 	l := r.shards[shardOf(account)].limiter(account, perSecond)
 	if l.Limit() != rate.Limit(perSecond) { // the quota was changed

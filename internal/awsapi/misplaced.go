@@ -10,7 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// member is a member of an input that holds text which is no secret by its model, and so may reach the log and the trail.
+// member is a member of an input that holds text which is no secret by its model, and so may reach the log and the
+// trail.
 type member struct {
 	index  []int
 	name   string
@@ -51,8 +52,8 @@ func membersBelow(t reflect.Type, above map[reflect.Type]bool) (all []member) {
 	return all
 }
 
-// misplaced returns an Invalid fault that names a member which holds a credential where the model has none: it would reach
-// the log and the trail as a name (threat M18). A checkpoint's token is a JWT and public.
+// misplaced returns an Invalid fault that names a member which holds a credential where the model has none: it would
+// reach the log and the trail as a name (threat M18). A checkpoint's token is a JWT and public.
 func misplaced(all []member, v reflect.Value, path string) error {
 	for _, m := range all {
 		if m.name == "checkpoint" {

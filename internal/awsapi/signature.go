@@ -197,8 +197,8 @@ func writeValue(b *bytes.Buffer, v string) {
 	}
 }
 
-// writePath encodes each segment of the raw path once more, as SDKs do for all services but S3: %3A becomes %253A. A path that a client's
-// normalization and ours could read differently is refused, as no operation has one.
+// writePath encodes each segment of the raw path once more, as SDKs do for all services but S3: %3A becomes %253A. A
+// path that a client's normalization and ours could read differently is refused, as no operation has one.
 func writePath(b *bytes.Buffer, path string) error {
 	if path == "" || path[0] != '/' {
 		return fault.New(fault.SignatureInvalid, "the request's target is not a path")

@@ -14,8 +14,8 @@ const (
 	maxSigningKeyAge = 5 * time.Minute // as vault.KeyLife: no unwrapped key lives longer
 )
 
-// signingKeys caches derived signing keys. The zero value is empty and ready. Entries are bounded in number for each account, and in age, and
-// bound to the version of the secret they come from.
+// signingKeys caches derived signing keys. The zero value is empty and ready. Entries are bounded in number for each
+// account, and in age, and bound to the version of the secret they come from.
 type signingKeys struct {
 	mu        sync.Mutex // guards what follows
 	entries   map[access.Account]map[signingKeyID]signingKey

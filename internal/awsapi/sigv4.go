@@ -49,8 +49,8 @@ type VerifierConfig struct {
 //
 // Security argument: the canonical request is built from the raw request target, so that no router's reading of a path
 // differs from the signed one. Host, date, content type and every x-amz-* header must be signed. The hash is taken over
-// the body's bytes, all of them read before anything acts on them; one that was signed as a header admits the body, no more. Comparison takes constant time, and an unknown
-// access key costs no less work than a known one.
+// the body's bytes, all of them read before anything acts on them; one that was signed as a header admits the body, no
+// more. Comparison takes constant time, and an unknown access key costs no less work than a known one.
 type Verifier struct {
 	region  string
 	service string
@@ -90,9 +90,9 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (access.Caller, error) {
 	return rest(body)
 }
 
-// Begin does what needs no body. Where X-Amz-Content-Sha256 is the hash of one, which is signed as every x-amz-* header is, that
-// is all but reading it: the signature is verified, and the caller known. Else there is no caller yet. rest is called with the
-// body, all of it, and says who signed the request. The codes are Verify's.
+// Begin does what needs no body. Where X-Amz-Content-Sha256 is the hash of one, which is signed as every x-amz-* header
+// is, that is all but reading it: the signature is verified, and the caller known. Else there is no caller yet. rest is
+// called with the body, all of it, and says who signed the request. The codes are Verify's.
 func (v *Verifier) Begin(r *http.Request) (caller access.Caller, rest func(body []byte) (access.Caller, error), err error) {
 	sig, err := v.parse(r)
 	if err != nil {
@@ -211,14 +211,16 @@ func (v *Verifier) verify(r *http.Request, sig *signature, bodyHash []byte) (acc
 	return cred.Caller, nil
 }
 
-// asUnknown does what an unknown access key costs beyond a known one, of which row and signing key are in memory: a read of
-// the database and a derivation. Else a wrong signature would tell by its time which access key ids there are (threat F16).
+// asUnknown does what an unknown access key costs beyond a known one, of which row and signing key are in memory: a
+// read of the database and a derivation. Else a wrong signature would tell by its time which access key ids there are
+// (threat F16).
 func (v *Verifier) asUnknown(ctx context.Context, sig *signature) {
 	_, _ = v.find(ctx, v.nobody) // it is not there
 	_, _ = v.signingKey(ctx, sig, v.dummy, false)
 }
 
-// credential finds what the access key is: the header of a session token, which checkSigned has seen to be signed, says where.
+// credential finds what the access key is: the header of a session token, which checkSigned has seen to be signed, says
+// where.
 func (v *Verifier) credential(r *http.Request, accessKey string) (identity.Credential, error) {
 	tokens, ok := r.Header["X-Amz-Security-Token"]
 	switch {

@@ -466,7 +466,8 @@ func TestSigningKeysAreCachedForAVersionAndFiveMinutes(t *testing.T) {
 	}
 }
 
-// However many access keys an account uses, it has a bounded number of signing keys in memory, and another account's stay.
+// However many access keys an account uses, it has a bounded number of signing keys in memory, and another account's
+// stay.
 func TestM12_SigningKeysOfAnotherAccountStay(t *testing.T) {
 	const honest, greedy access.Account = "222222222222", "111111111111"
 	opened := map[access.Account]int{}

@@ -11,8 +11,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// What sts:GetCallerIdentity is: AWS's query protocol, which Terraform asks before all else. The only other operation of STS
-// here is AssumeRoleWithWebIdentity (stsfederation.go).
+// What sts:GetCallerIdentity is: AWS's query protocol, which Terraform asks before all else. The only other operation
+// of STS here is AssumeRoleWithWebIdentity (stsfederation.go).
 const (
 	stsService = "sts"
 	stsAction  = "GetCallerIdentity"

@@ -16,8 +16,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Codes of sts:AssumeRoleWithWebIdentity. SDKs ask again on InvalidIdentityToken, so that is never answered (threat J08);
-// they ask again on IDPCommunicationError too, which is meant.
+// Codes of sts:AssumeRoleWithWebIdentity. SDKs ask again on InvalidIdentityToken, so that is never answered (threat
+// J08); they ask again on IDPCommunicationError too, which is meant.
 const (
 	tokenExpired = "ExpiredTokenException"
 	idpFailed    = "IDPCommunicationError"
@@ -44,8 +44,8 @@ type assumedRole struct {
 	Request  string        `xml:"ResponseMetadata>RequestId"`
 }
 
-// isAssume reports whether a form asks for AssumeRoleWithWebIdentity, the one action that needs no signature: the token in
-// it is the proof.
+// isAssume reports whether a form asks for AssumeRoleWithWebIdentity, the one action that needs no signature: the token
+// in it is the proof.
 func isAssume(body []byte) (url.Values, bool) {
 	form, err := url.ParseQuery(string(body))
 	return form, err == nil && len(form["Action"]) == 1 && form["Action"][0] == assumeAction
@@ -73,8 +73,8 @@ func (s *server) serveAssume(w http.ResponseWriter, r *http.Request, form url.Va
 	s.finish(r, api.Operation{Name: assumeAction, Method: http.MethodPost, Path: "/"}, session, status, start, err)
 }
 
-// assumeRequest reads the form. A member that narrows the session and that we do not have (Policy, PolicyArns) is an error:
-// ignoring it would give more than was asked for (threat J09).
+// assumeRequest reads the form. A member that narrows the session and that we do not have (Policy, PolicyArns) is an
+// error: ignoring it would give more than was asked for (threat J09).
 func assumeRequest(form url.Values) (q federation.Request, err error) {
 	for name, values := range form {
 		switch {

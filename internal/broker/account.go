@@ -89,8 +89,8 @@ func (b *Broker) openUpstreamAt(ctx context.Context, place vault.Ref, sealed vau
 	return u, nil
 }
 
-// replaceable says whether a consent with the account u may replace what old holds. It returns errOtherAccount where the
-// user consented with another account than before and nobody asked for that (threat C31). Where the provider is no
+// replaceable says whether a consent with the account u may replace what old holds. It returns errOtherAccount where
+// the user consented with another account than before and nobody asked for that (threat C31). Where the provider is no
 // longer the one that old is of, the two accounts cannot be compared.
 func (b *Broker) replaceable(ctx context.Context, flow Flow, p Provider, old Connection, u upstream) error {
 	if flow.Force || old.Identity != p.Identity {
@@ -103,8 +103,8 @@ func (b *Broker) replaceable(ctx context.Context, flow Flow, p Provider, old Con
 	return err
 }
 
-// otherAccount ends the flow, and leaves the connection as it was. What the provider granted is dropped and not revoked:
-// it may be all that another connection of that account lives on.
+// otherAccount ends the flow, and leaves the connection as it was. What the provider granted is dropped and not
+// revoked: it may be all that another connection of that account lives on.
 func (b *Broker) otherAccount(ctx context.Context, caller access.Caller, flow Flow, fence int64) error {
 	const reason = "consented with another account than before; use forceAuthentication to replace it"
 	err := b.commit(ctx, func(ctx context.Context) error {

@@ -24,7 +24,8 @@ const (
 	// SessionLifetime is how long a consent session lives, as at AWS.
 	SessionLifetime = 10 * time.Minute
 
-	// minLeft is the life that a released token has at least, or it is refreshed first: the time of one call, and some more.
+	// minLeft is the life that a released token has at least, or it is refreshed first: the time of one call, and some
+	// more.
 	minLeft = 60 * time.Second
 
 	// leaseTTL is longer than a provider may take (10 s) and the patience of the commit after it (commitPatience):

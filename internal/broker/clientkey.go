@@ -95,8 +95,8 @@ func (b *Broker) storeKey(ctx context.Context, p *Provider, key jws.Key, a Asser
 	return err
 }
 
-// check refuses what would change who the assertion is from, what it is good for, or how it is read; in any case, because
-// there are parsers that do not tell it apart.
+// check refuses what would change who the assertion is from, what it is good for, or how it is read; in any case,
+// because there are parsers that do not tell it apart.
 func (a Assertion) check(s ProviderSpec) error {
 	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
 		if jws.ReservedHeader(strings.ToLower(name)) {
@@ -185,7 +185,8 @@ func (b *Broker) ClientKeysURL(p Provider) string {
 
 // ClientKeys is the JWK set (RFC 7517 §5) of the provider with the callback id: public keys, for anybody. It returns
 // NotFound where the provider is unknown or has no key, and Internal where the row's public half is not the one of the
-// sealed private half: what is published here is what the provider believes. Unavailable and Denied are the key service's.
+// sealed private half: what is published here is what the provider believes. Unavailable and Denied are the key
+// service's.
 func (b *Broker) ClientKeys(ctx context.Context, callbackID string) ([]byte, error) {
 	p, err := b.store.ProviderByCallback(ctx, callbackID)
 	if err == nil && p.PublicKey == "" {

@@ -248,8 +248,8 @@ func (b *Broker) redeemFailed(ctx context.Context, caller access.Caller, flow Fl
 	return ending(EndFailed, up.said(), "%s", reason)
 }
 
-// storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end. It
-// returns errOtherAccount where it must not replace what is there.
+// storeGrant seals what the code brought and makes it the connection's next generation, together with the flow's end.
+// It returns errOtherAccount where it must not replace what is there.
 func (b *Broker) storeGrant(ctx context.Context, flow Flow, p Provider, v Vendor, grant Grant, u upstream, fence int64) (Connection, error) {
 	key := flow.name().key()
 	var c Connection

@@ -16,8 +16,8 @@ type ConnectionView struct {
 	ProviderName string
 	Refreshable  bool // a refresh token is stored
 
-	// Other connections that the provider would end with this one: so it is told of a revocation with the last of them. Only
-	// Connection looks for them.
+	// Other connections that the provider would end with this one: so it is told of a revocation with the last of them.
+	// Only Connection looks for them.
 	SharesGrantWith []string
 }
 
@@ -44,8 +44,8 @@ type InventoryStore interface {
 	ConnectionView(ctx context.Context, account access.Account, id string) (ConnectionView, error)
 	// MoveConnection replaces the row of oldKey by c, which has another key, where its generation is still oldGeneration
 	// and its state is active; else it returns Conflict, and also where c.Key exists. The fence rises.
-	// If l has an ID, it replaces the lineage of that ID in the same transaction, if no lease of it lives, its generation is
-	// the one before l's and no other connection that is not revoked lives on it; else it returns Conflict.
+	// If l has an ID, it replaces the lineage of that ID in the same transaction, if no lease of it lives, its generation
+	// is the one before l's and no other connection that is not revoked lives on it; else it returns Conflict.
 	MoveConnection(ctx context.Context, c Connection, oldKey string, oldGeneration int64, l Lineage) error
 	// DeleteConnection removes the row, with what is sealed in it and its attempts, and its lineage.
 	DeleteConnection(ctx context.Context, account access.Account, id string) error
@@ -117,9 +117,10 @@ func (b *Broker) Connection(ctx context.Context, caller access.Caller, id string
 	return v, err
 }
 
-// DeleteConnection removes a connection with what is sealed in it. Nobody is told at the provider: RevokeConnection does
-// that, and a revocation that it left pending goes on. A refresh token that other connections live on too is deleted with
-// it, since it would bring the deleted one's token again without the user: they are good until their access tokens end.
+// DeleteConnection removes a connection with what is sealed in it. Nobody is told at the provider: RevokeConnection
+// does that, and a revocation that it left pending goes on. A refresh token that other connections live on too is
+// deleted with it, since it would bring the deleted one's token again without the user: they are good until their
+// access tokens end.
 func (b *Broker) DeleteConnection(ctx context.Context, caller access.Caller, id string) error {
 	others := func() string {
 		c, err := b.store.ConnectionByID(ctx, caller.Account, id)

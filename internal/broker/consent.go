@@ -305,8 +305,8 @@ func (b *Broker) visit(ctx context.Context, flow Flow, provider Provider, vendor
 	return VisitURL{URL: secret.New(to), Cookie: cookie, Name: CookieName(state), MaxAge: flow.Expires.Sub(b.now())}, nil
 }
 
-// browserEndpoints is consentEndpoints for a browser's step. That metadata has moved to another host is recorded, and is
-// an ending (threat C15). The flow goes on: once an administrator has accepted the new host the link works again.
+// browserEndpoints is consentEndpoints for a browser's step. That metadata has moved to another host is recorded, and
+// is an ending (threat C15). The flow goes on: once an administrator has accepted the new host the link works again.
 func (b *Broker) browserEndpoints(ctx context.Context, flow Flow, p Provider) (Endpoints, error) {
 	e, err := b.consentEndpoints(ctx, p)
 	return e, b.unlessMoved(ctx, flow, err)

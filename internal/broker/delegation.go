@@ -10,8 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/identity"
 )
 
-// ProviderUIDs implements identity.ProviderNames: the uids of the providers of either kind with the name. It decides nothing
-// about a caller.
+// ProviderUIDs implements identity.ProviderNames: the uids of the providers of either kind with the name. It decides
+// nothing about a caller.
 func (b *Broker) ProviderUIDs(ctx context.Context, account access.Account, name string) (map[identity.ProviderKind]string, error) {
 	return b.providersNamed(ctx, account, name)
 }
@@ -29,9 +29,9 @@ func boundsOf(t identity.Token, providerUID string) bounds {
 	return bounds{delegation: t.Delegation(), scopes: scopes}
 }
 
-// bars returns why the token serves nothing of a provider of either kind, whoever the agent is, and by which rule; nil where
-// it does. The third result says that it cannot be known. Every operation that touches what a provider gave asks here
-// (threat M06).
+// bars returns why the token serves nothing of a provider of either kind, whoever the agent is, and by which rule; nil
+// where it does. The third result says that it cannot be known. Every operation that touches what a provider gave asks
+// here (threat M06).
 func (b *Broker) bars(ctx context.Context, t identity.Token, uid, name string, tags map[string]string) (rule string, because, err error) {
 	down, err := b.providerDown(ctx, t.Account, uid, name)
 	switch {
@@ -65,7 +65,8 @@ func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
 	return b.turnAway(ctx, g, "delegation", because)
 }
 
-// beyond says why a token with the scopes is not in what the user delegated, and what the trail says of it; nil where it is.
+// beyond says why a token with the scopes is not in what the user delegated, and what the trail says of it; nil where
+// it is.
 func (g grounds) beyond(scopes []string) (because error, detail string) {
 	if g.bounds.delegation == "" {
 		return nil, ""

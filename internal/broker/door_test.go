@@ -96,7 +96,8 @@ func (h *heard) Decide(ctx context.Context, c access.Caller, a access.Action, f 
 	return h.Table.Decide(ctx, c, a, f)
 }
 
-// A token without a user is asked for with a workload access token of one, and policies see how that one was established.
+// A token without a user is asked for with a workload access token of one, and policies see how that one was
+// established.
 func TestM06_MachineTokensOfAssertedUsers(t *testing.T) {
 	w := newWorld(t)
 	wat := w.watForID(w.agentA, "alice")

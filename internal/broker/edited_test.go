@@ -10,8 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Whoever can write to the database moves no secret by editing where it is sent, or what it is sent with, and leaving the
-// security identity that the secret is bound to.
+// Whoever can write to the database moves no secret by editing where it is sent, or what it is sent with, and leaving
+// the security identity that the secret is bound to.
 func TestD01_EndpointsEditedInTheDatabase(t *testing.T) {
 	w := newWorld(t)
 	evil := oauthtest.New(t)

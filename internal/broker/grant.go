@@ -25,8 +25,8 @@ const (
 // MaxMaxTokens bounds Vendor.MaxTokens.
 const MaxMaxTokens = 1000
 
-// UpstreamGrant is what a user of a provider granted a client there, as one connection knows it. Several connections may
-// live on it: of other agents, for other resources, with other parameters.
+// UpstreamGrant is what a user of a provider granted a client there, as one connection knows it. Several connections
+// may live on it: of other agents, for other resources, with other parameters.
 type UpstreamGrant struct {
 	Account    access.Account
 	Connection string // id of the one that asks, which is left out
@@ -55,8 +55,8 @@ func (p Provider) maxTokens(v Vendor) int {
 	return cmp.Or(n, v.MaxTokens)
 }
 
-// grantRef names the grant that tokens of u are of: a MAC under the server's key, so that a copy of the database does not
-// tell which users have one account. It is "" if u is not known, and for tokens that are of no user's grant.
+// grantRef names the grant that tokens of u are of: a MAC under the server's key, so that a copy of the database does
+// not tell which users have one account. It is "" if u is not known, and for tokens that are of no user's grant.
 func (b *Broker) grantRef(ctx context.Context, c Connection, u upstream) (string, error) {
 	if u.Subject == "" || c.Flow != FlowUserFederation {
 		return "", nil
@@ -104,8 +104,8 @@ func endsOthers(ids []string) string {
 		"it is told with the last of them. A token that is out is good until it expires"
 }
 
-// sharingWith returns the other connections that a revocation of c's tokens at the provider would end. It is nil, and not
-// empty, if the provider is not known to end others.
+// sharingWith returns the other connections that a revocation of c's tokens at the provider would end. It is nil, and
+// not empty, if the provider is not known to end others.
 func (b *Broker) sharingWith(ctx context.Context, c Connection) ([]string, error) {
 	shared, err := b.sharesGrants(ctx, c.Account, c.Provider)
 	if err != nil || !shared || c.Flow != FlowUserFederation {
@@ -130,7 +130,8 @@ func (b *Broker) sharesGrants(ctx context.Context, account access.Account, uid s
 	return p.sharing(v) == Shared, nil
 }
 
-// crowdedGrant says, for the trail, that the provider has dropped or will drop the oldest refresh token of c's grant, or "".
+// crowdedGrant says, for the trail, that the provider has dropped or will drop the oldest refresh token of c's grant,
+// or "".
 func (b *Broker) crowdedGrant(ctx context.Context, c Connection, p Provider, v Vendor) (string, error) {
 	most := p.maxTokens(v)
 	if most == 0 {

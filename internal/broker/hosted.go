@@ -74,9 +74,9 @@ const HostedPrefix = "/identities/hosted/"
 // HostedReturnURL is what an agent gives as return URL to ask for hosted consent.
 func (b *Broker) HostedReturnURL() string { return b.publicURL + HostedPrefix + "done" }
 
-// LoginRedirectURI is what the login client of an issuer must have registered. Each issuer of each account has its own, so
-// that what one of them answers is never taken for the answer of another (RFC 9700 §4.4.2, threat M01). It is known before
-// the issuer has a login client.
+// LoginRedirectURI is what the login client of an issuer must have registered. Each issuer of each account has its own,
+// so that what one of them answers is never taken for the answer of another (RFC 9700 §4.4.2, threat M01). It is known
+// before the issuer has a login client.
 func (b *Broker) LoginRedirectURI(account access.Account, issuer string) string {
 	return b.publicURL + HostedPrefix + "callback/" + loginCallback(account, issuer)
 }

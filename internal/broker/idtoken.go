@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// idTokenLife is how long a JWT of ours is good at a provider. It is sent at once; the rest is for clocks that are ahead.
+	// idTokenLife is how long a JWT of ours is good at a provider. It is sent at once; the rest is for clocks that are
+	// ahead.
 	idTokenLife = 5 * time.Minute
 
 	// idTokenEarly is for clocks that are behind: there are verifiers that allow for no difference.
@@ -21,8 +22,8 @@ const (
 )
 
 // idToken signs a JWT for one request to the provider, where AWS has its token service sign one (adr/0010): the actor
-// token of an exchange (RFC 8693 §2.1), or the assertion of AuthIDTokenJWT. Its audience is the provider's issuer alone, as
-// one string, and never an endpoint (threat C13).
+// token of an exchange (RFC 8693 §2.1), or the assertion of AuthIDTokenJWT. Its audience is the provider's issuer
+// alone, as one string, and never an endpoint (threat C13).
 func (b *Broker) idToken(ctx context.Context, p Provider, e Endpoints, subject string) (secret.Text, error) {
 	if e.Issuer == "" {
 		return secret.Text{}, fault.New(fault.Invalid, "provider %s has no issuer, which the JWT must name", p.Name)
@@ -38,9 +39,9 @@ const notVouched = "needs the provider's own metadata, or a tokenEndpoint at the
 	"what is signed for the issuer goes nowhere else. Send oauthDiscovery.discoveryUrl"
 
 // vouched reports whether it is the provider's issuer that names the token endpoint: in its own metadata, or by being
-// there. The key of these JWTs is one for the installation, and a client of this kind has no secret that must come again
-// when an endpoint is edited: without this, who may edit a provider could have a JWT for one issuer sent to another
-// server, and use it.
+// there. The key of these JWTs is one for the installation, and a client of this kind has no secret that must come
+// again when an endpoint is edited: without this, who may edit a provider could have a JWT for one issuer sent to
+// another server, and use it.
 func (p Provider) vouched() bool {
 	if p.DiscoveryURL != "" {
 		return true
@@ -53,8 +54,8 @@ func (p Provider) vouched() bool {
 	return err == nil && token.Scheme == issuer.Scheme && strings.EqualFold(token.Host, issuer.Host)
 }
 
-// Registration is what a provider needs to know of this server before it believes its JWTs. Subjects of actor tokens are
-// the ARNs of workload identities.
+// Registration is what a provider needs to know of this server before it believes its JWTs. Subjects of actor tokens
+// are the ARNs of workload identities.
 type Registration struct {
 	Issuer   string
 	Subject  string // of client authentication; "" where the client authenticates another way

@@ -108,8 +108,8 @@ func TestIDTokenWithoutClientID(t *testing.T) {
 	wantCode(t, "another agent's principal", err, fault.Denied)
 }
 
-// C13: what is signed for one issuer reaches no other server: neither by metadata that names another's endpoint, nor by an
-// edit of the provider, for which nobody needs to know a secret.
+// C13: what is signed for one issuer reaches no other server: neither by metadata that names another's endpoint, nor by
+// an edit of the provider, for which nobody needs to know a secret.
 func TestC13_AudienceInjectionOfIDTokens(t *testing.T) {
 	w := newWorld(t)
 	honest := w.createProvider("honest", "CustomOauth2", byIDToken(oauthtest.ClientID))

@@ -21,7 +21,8 @@ func TestC11_InjectedCode(t *testing.T) {
 		return w, wat, session, err
 	}
 
-	// With the victim's state and cookie the callback cannot tell. The provider does: the verifier is that of alice's visit.
+	// With the victim's state and cookie the callback cannot tell. The provider does: the verifier is that of alice's
+	// visit.
 	w, wat, s, err := inject(func(a *broker.Answer, v broker.Answer) { a.State, a.Cookie = v.State, v.Cookie })
 	must(t, err)
 	wantEnding(t, "alice completes", w.complete(w.appA, s, "alice"), broker.EndFailed)

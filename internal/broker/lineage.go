@@ -39,13 +39,13 @@ type LineageStore interface {
 	Lineage(ctx context.Context, account access.Account, id string) (Lineage, error)
 	// Siblings returns the ids of the connections that live on the lineage and are not revoked.
 	Siblings(ctx context.Context, account access.Account, id string) ([]string, error)
-	// LeaseLineage takes the lease of a.Subject if its generation is still a.Generation, it has no Reason, no lease lives and
-	// the connection of the key still has the generation, where 0 is of one that does not exist: the fence rises, and a is
-	// journalled in the same transaction. Else it returns Conflict.
+	// LeaseLineage takes the lease of a.Subject if its generation is still a.Generation, it has no Reason, no lease lives
+	// and the connection of the key still has the generation, where 0 is of one that does not exist: the fence rises, and
+	// a is journalled in the same transaction. Else it returns Conflict.
 	LeaseLineage(ctx context.Context, a Attempt, key string, generation int64, ttl time.Duration) (fence int64, err error)
 	// FinishLineage replaces what is sealed in l, and its reason, if its fence is still l.Fence, else returns Conflict. It
-	// clears the lease and closes the attempt with outcome. In the same transaction it stores c as SwapConnection does with
-	// oldGeneration, unless c is nil. Repeating a call that succeeded succeeds.
+	// clears the lease and closes the attempt with outcome. In the same transaction it stores c as SwapConnection does
+	// with oldGeneration, unless c is nil. Repeating a call that succeeded succeeds.
 	FinishLineage(ctx context.Context, l Lineage, outcome string, c *Connection, oldGeneration int64) error
 }
 
@@ -86,8 +86,8 @@ func (b *Broker) openLineage(ctx context.Context, l Lineage) (token secret.Text,
 	return token, u, err
 }
 
-// fromSibling serves a request that there is no connection for. A refresh token that a consent to another resource brought
-// may serve this one too; the user is asked only if the provider says so.
+// fromSibling serves a request that there is no connection for. A refresh token that a consent to another resource
+// brought may serve this one too; the user is asked only if the provider says so.
 func (b *Broker) fromSibling(ctx context.Context, g grounds, r Request, name connectionName) (Outcome, error) {
 	if g.vendor.Resources == nil || r.Force {
 		return b.openSession(ctx, g, r, Connection{})
@@ -147,8 +147,8 @@ func (b *Broker) fromSibling(ctx context.Context, g grounds, r Request, name con
 	}
 }
 
-// mayTake decides that a token of the scopes that are asked for may be obtained without the user. Whether what comes may
-// leave is decided again.
+// mayTake decides that a token of the scopes that are asked for may be obtained without the user. Whether what comes
+// may leave is decided again.
 func (b *Broker) mayTake(ctx context.Context, g grounds, r Request, c Connection) error {
 	if err := b.within(ctx, g, r.Scopes); err != nil {
 		return err
@@ -167,9 +167,9 @@ func (b *Broker) mayTake(ctx context.Context, g grounds, r Request, c Connection
 	return nil
 }
 
-// refreshShared uses the refresh token of c's lineage for the scopes. c has the generation 0 if it is not stored yet. The
-// lease is the lineage's, so that no two connections use the token at once. A Conflict means that another call has it, or
-// has changed the connection: the caller looks again.
+// refreshShared uses the refresh token of c's lineage for the scopes. c has the generation 0 if it is not stored yet.
+// The lease is the lineage's, so that no two connections use the token at once. A Conflict means that another call has
+// it, or has changed the connection: the caller looks again.
 func (b *Broker) refreshShared(ctx context.Context, g grounds, c Connection, scopes []string) (Connection, access.Receipt, error) {
 	none := access.Receipt{}
 	l, err := b.store.Lineage(ctx, c.Account, c.Lineage)
@@ -225,8 +225,8 @@ func (b *Broker) refreshShared(ctx context.Context, g grounds, c Connection, sco
 	return b.storeShared(ctx, g, l, c, grant, now, scopes)
 }
 
-// storeShared commits what a refresh brought: the refresh token for all, and the access token for c. The refresh token is
-// stored even if c cannot be.
+// storeShared commits what a refresh brought: the refresh token for all, and the access token for c. The refresh token
+// is stored even if c cannot be.
 func (b *Broker) storeShared(ctx context.Context, g grounds, l Lineage, c Connection, grant Grant, u upstream, asked []string) (Connection, access.Receipt, error) {
 	none := access.Receipt{}
 	told, mismatch := g.vendor.ofResource(g.provider, c.Resource, grant.Scopes)
@@ -264,7 +264,8 @@ func (b *Broker) storeShared(ctx context.Context, g grounds, l Lineage, c Connec
 			return next, b.refreshEvent(ctx, g, next, "refreshed", why), nil
 		}
 	}
-	// The access token is dropped: the connection was changed meanwhile, there is no room for it, or it is for another resource.
+	// The access token is dropped: the connection was changed meanwhile, there is no room for it, or it is for another
+	// resource.
 	if again := store(nil); again != nil {
 		again = errors.Join(again, b.disownLineage(ctx, c, after, renewed))
 		return c, none, fault.Wrap(fault.Unavailable, again, "the refreshed token of provider %s could not be stored", g.provider.Name)
@@ -275,8 +276,8 @@ func (b *Broker) storeShared(ctx context.Context, g grounds, l Lineage, c Connec
 	return c, none, err
 }
 
-// sharedFailed sorts a provider's failure, as refreshFailed does. What the provider refuses for one resource only is kept
-// with that resource's connection, and the others live on.
+// sharedFailed sorts a provider's failure, as refreshFailed does. What the provider refuses for one resource only is
+// kept with that resource's connection, and the others live on.
 func (b *Broker) sharedFailed(ctx context.Context, g grounds, l Lineage, c Connection, err error) (Connection, access.Receipt, error) {
 	up, ok := errors.AsType[*UpstreamError](err)
 	cause := providerFault(g.provider, "the refresh", err)
@@ -307,8 +308,8 @@ func (b *Broker) giveBack(ctx context.Context, g grounds, l Lineage, c Connectio
 	return c, none, cause
 }
 
-// endLineage ends the lease with a refresh token that is of no use any more. Connections with an access token that lives
-// are served until it ends.
+// endLineage ends the lease with a refresh token that is of no use any more. Connections with an access token that
+// lives are served until it ends.
 func (b *Broker) endLineage(ctx context.Context, g grounds, l Lineage, c Connection, reason, outcome string) (Connection, access.Receipt, error) {
 	l.Reason, l.Updated = reason, b.now()
 	if err := b.commit(ctx, func(ctx context.Context) error { return b.store.FinishLineage(ctx, l, outcome, nil, 0) }); err != nil {
@@ -380,9 +381,9 @@ func (b *Broker) claimsFor(ctx context.Context, n connectionName) (secret.Text, 
 	return b.vault.Open(ctx, c.ref("claims"), c.Claims)
 }
 
-// graft gives the refresh token of a consent to a lineage: to the one that the connection, or its family, lives on if the
-// consent is known to be of the same account at the provider, else to a new one. c is the connection as it was. It returns
-// the lineage to store; it has no ID if there is nothing to store.
+// graft gives the refresh token of a consent to a lineage: to the one that the connection, or its family, lives on if
+// the consent is known to be of the same account at the provider, else to a new one. c is the connection as it was. It
+// returns the lineage to store; it has no ID if there is nothing to store.
 func (b *Broker) graft(ctx context.Context, c Connection, p Provider, token secret.Text, u upstream) (Lineage, error) {
 	l, err := b.store.Lineage(ctx, c.Account, c.Lineage)
 	if errors.Is(err, fault.NotFound) {

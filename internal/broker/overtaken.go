@@ -13,8 +13,8 @@ import (
 
 // overtaken answers the poll of a session whose user has meanwhile consented in another one: from the connection of the
 // same key, if it serves what the session asked for and is of the account that the session began with. The session ends
-// first, so that a late callback replaces nothing. One that was forced waits for its own consent, which is to replace that
-// connection. The second result says whether the poll was answered.
+// first, so that a late callback replaces nothing. One that was forced waits for its own consent, which is to replace
+// that connection. The second result says whether the poll was answered.
 func (b *Broker) overtaken(ctx context.Context, g grounds, r Request, flow Flow) (Outcome, bool, error) {
 	if flow.Force || flow.State == FlowRedeeming || flow.Identity != g.provider.Identity {
 		return Outcome{}, false, nil
@@ -75,8 +75,8 @@ func (b *Broker) rememberAccount(ctx context.Context, flow Flow, had Connection)
 	return b.vault.Seal(ctx, flow.ref("upstream"), secret.New(string(doc)))
 }
 
-// sameAccount reports whether the connection is of the account that it was of when the session began. An account that is
-// not known is the same as none that is.
+// sameAccount reports whether the connection is of the account that it was of when the session began. An account that
+// is not known is the same as none that is.
 func (b *Broker) sameAccount(ctx context.Context, flow Flow, c Connection) (bool, error) {
 	if len(flow.Upstream) == 0 {
 		return true, nil

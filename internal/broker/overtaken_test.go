@@ -108,8 +108,8 @@ func TestOvertakenSessionIsAnsweredByAFreshToken(t *testing.T) {
 	}
 }
 
-// C31: a session that began when the connection was of one account is not answered with the token of another, also where
-// the one or the other is not known.
+// C31: a session that began when the connection was of one account is not answered with the token of another, also
+// where the one or the other is not known.
 func TestC31_OvertakenByAnotherAccount(t *testing.T) {
 	as := func(sub string) func(*world) {
 		return func(w *world) {

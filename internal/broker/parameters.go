@@ -35,8 +35,8 @@ func (b *Broker) tooMany(ctx context.Context, g grounds, c Connection, err error
 			"tabard connection list --provider %s, and revoke one with tabard connection revoke ID", g.workload.Name, MaxConnections, g.provider.Name, g.provider.Name))
 }
 
-// chooses reports whether the parameter, in whatever spelling, chooses an account, an organization or a kind of sign-in,
-// wherever it means something at all: whose token comes depends on it.
+// chooses reports whether the parameter, in whatever spelling, chooses an account, an organization or a kind of
+// sign-in, wherever it means something at all: whose token comes depends on it.
 func chooses(name string) bool {
 	switch bare(name) {
 	case "loginhint", "hd", "acrvalues", "organization":
@@ -63,9 +63,10 @@ func bare(name string) string {
 	return strings.NewReplacer("_", "", "-", "").Replace(access.Spelled(name))
 }
 
-// widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were asked
-// for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693 §2.1), or
-// scopes under another name. Whatever has the word scope in its name is taken for such: vendors invent more of them.
+// widens reports whether the parameter, in whatever spelling, can make a token cover more than the scopes that were
+// asked for: details of its own (RFC 9396 §2), claims (OpenID Connect Core §5.5), another kind of token (RFC 8693
+// §2.1), or scopes under another name. Whatever has the word scope in its name is taken for such: vendors invent more
+// of them.
 func widens(name string) bool {
 	switch plain := bare(name); plain {
 	case "authorizationdetails", "claims", "requestedtokentype", "permission", "permissions", "perms", "privileges", "configid":
@@ -95,8 +96,8 @@ func (r *Request) checkWidening(p Provider) error {
 		"an administrator can, with tabard provider update %s --allow-parameter %s, or the tag %s", name, p.Name, p.Name, name, identity.TagAllowed)
 }
 
-// notAllowed returns the first of the parameters that can widen a token and that the provider's setting does not name; ok if
-// there is none.
+// notAllowed returns the first of the parameters that can widen a token and that the provider's setting does not name;
+// ok if there is none.
 func (p Provider) notAllowed(names []string) (name string, ok bool) {
 	allowed := p.Allowed()
 	for _, name := range names {
@@ -129,8 +130,8 @@ func spelledAll(names, more []string) []string {
 }
 
 // naming returns the names of the custom parameters that decide which token comes, in order: all but those that only
-// present, by the catalogue or the provider's setting, and those that say what the vendor's default says anyway. What can
-// widen a token, or chooses whose it is, always does.
+// present, by the catalogue or the provider's setting, and those that say what the vendor's default says anyway. What
+// can widen a token, or chooses whose it is, always does.
 func (r *Request) naming(p Provider, v Vendor) []string {
 	own := p.Presentation()
 	var names []string
@@ -161,8 +162,8 @@ func (b *Broker) nameParameters(ctx context.Context, account access.Account, r *
 	return err
 }
 
-// macOf is a MAC of some texts under a key of the server, hexadecimal. The purpose is no account's id, so that it is never
-// that of a user's reference.
+// macOf is a MAC of some texts under a key of the server, hexadecimal. The purpose is no account's id, so that it is
+// never that of a user's reference.
 func (b *Broker) macOf(ctx context.Context, purpose string, texts ...string) (string, error) {
 	var data []byte
 	for _, s := range append([]string{purpose}, texts...) {

@@ -69,7 +69,8 @@ func TestM05_CustomParametersNameTheToken(t *testing.T) {
 	})
 }
 
-// M05: what the provider's settings name as presentation, and the vendor's default in its own words, are no other token.
+// M05: what the provider's settings name as presentation, and the vendor's default in its own words, are no other
+// token.
 func TestM05_PresentationAndDefaultsAreNoNames(t *testing.T) {
 	w := newWorld(t)
 	labels := w.createProvider("labels", "DefaultOauth2", func(s *broker.ProviderSpec) {
@@ -99,7 +100,8 @@ func (w *world) tagInStore(p broker.Provider, key, value string) {
 	must(w.t, w.db.SwapProvider(w.t.Context(), p, old))
 }
 
-// M05: a session that is polled, a refresh, a report, and a transfer stay with the parameters that the connection is of.
+// M05: a session that is polled, a refresh, a report, and a transfer stay with the parameters that the connection is
+// of.
 func TestM05_ParametersStayWithTheConnection(t *testing.T) {
 	engines(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -252,8 +254,8 @@ func TestM04_PollsAreDecidedWithTheSessionsParameters(t *testing.T) {
 	})
 }
 
-// M04: the parameters of a poll are all that its session was opened with, also those that only present. Sealed values go when
-// the session is redeemed or overtaken, and the names stay.
+// M04: the parameters of a poll are all that its session was opened with, also those that only present. Sealed values
+// go when the session is redeemed or overtaken, and the names stay.
 func TestM04_PollsAreDecidedWithWhatOnlyPresents(t *testing.T) {
 	engines(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -289,8 +291,8 @@ func TestM04_PollsAreDecidedWithWhatOnlyPresents(t *testing.T) {
 	})
 }
 
-// M04: a name that is taken off the allowed ones ends what sessions with it can still do: polls, the browser's steps, and the
-// redemption of a code that is held.
+// M04: a name that is taken off the allowed ones ends what sessions with it can still do: polls, the browser's steps,
+// and the redemption of a code that is held.
 func TestM04_ANameThatIsAllowedNoMoreEndsItsSessions(t *testing.T) {
 	engines(t, func(t *testing.T) {
 		w := newWorld(t)

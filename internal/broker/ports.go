@@ -51,8 +51,8 @@ type ConnectionStore interface {
 	// Connection reads one row by its key, never from a cache: it is the one read of the hot path.
 	Connection(ctx context.Context, account access.Account, key string) (Connection, error)
 	ConnectionByID(ctx context.Context, account access.Account, id string) (Connection, error)
-	// RoomForConnection returns Throttled where c's workload identity and user have MaxConnections of c's provider already.
-	// What is revoked does not count, nor a token that needs no consent and has expired.
+	// RoomForConnection returns Throttled where c's workload identity and user have MaxConnections of c's provider
+	// already. What is revoked does not count, nor a token that needs no consent and has expired.
 	RoomForConnection(ctx context.Context, c Connection) error
 	// SwapConnection replaces the row of c.Key where its generation is still oldGeneration, else returns Conflict.
 	// With oldGeneration 0 it inserts, and returns Conflict where the key exists, and for flows without consent Throttled
@@ -75,8 +75,8 @@ type ConnectionStore interface {
 // FlowStore keeps consent sessions and their visits.
 type FlowStore interface {
 	// CreateFlow returns Throttled where max sessions of f's workload identity and user are open and unexpired at
-	// f.Created; and Throttled with ErrManyConnections where f, with the other open sessions, would make more connections of
-	// f's provider than MaxConnections.
+	// f.Created; and Throttled with ErrManyConnections where f, with the other open sessions, would make more connections
+	// of f's provider than MaxConnections.
 	CreateFlow(ctx context.Context, f Flow, max int) error
 	// FlowByID takes no account: the id is the hash of an unguessable URI. The core checks whose it is.
 	FlowByID(ctx context.Context, id string) (Flow, error)
@@ -95,9 +95,9 @@ type FlowStore interface {
 	// ReturnCode moves redeeming → code_held where the fence is still fence, and closes the attempt as not_sent.
 	ReturnCode(ctx context.Context, id string, fence int64) error
 	// FinishRedeem moves redeeming → redeemed where the fence is still fence, erases code and verifier, stores c as
-	// SwapConnection does with oldGeneration, and closes the attempt as stored: one transaction, else Conflict. If l has an
-	// ID it is stored too, where it is new or its generation is no other than before. Lineages of c's user and provider that
-	// no connection is left on are deleted.
+	// SwapConnection does with oldGeneration, and closes the attempt as stored: one transaction, else Conflict. If l has
+	// an ID it is stored too, where it is new or its generation is no other than before. Lineages of c's user and provider
+	// that no connection is left on are deleted.
 	FinishRedeem(ctx context.Context, id string, fence int64, c Connection, oldGeneration int64, l Lineage) error
 	// AnswerFlow moves created or code_held → redeemed with the id of a connection that another flow made, and erases what
 	// is sealed; else it returns Conflict.
@@ -232,8 +232,8 @@ func (e *UpstreamError) Error() string {
 	return s
 }
 
-// asksUser reports whether the grant is good and the provider wants its user before it serves this request (OpenID Connect
-// Core §3.1.2.6). Some say so in a suberror of invalid_grant.
+// asksUser reports whether the grant is good and the provider wants its user before it serves this request (OpenID
+// Connect Core §3.1.2.6). Some say so in a suberror of invalid_grant.
 func (e *UpstreamError) asksUser() bool {
 	code := e.Code
 	if code == "invalid_grant" {

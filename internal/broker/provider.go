@@ -297,8 +297,8 @@ func (b *Broker) client(ctx context.Context, p Provider) (Endpoints, secret.Text
 }
 
 // endpoints resolves the provider's addresses. It is the way to every one of them, so it is here that the row is held
-// against its security identity: who edits an endpoint in the database and leaves the identity, to which the secrets are
-// bound, gets nothing sent there (threat D01).
+// against its security identity: who edits an endpoint in the database and leaves the identity, to which the secrets
+// are bound, gets nothing sent there (threat D01).
 func (b *Broker) endpoints(ctx context.Context, p Provider) (Endpoints, error) {
 	if p.Identity != p.securityIdentity() {
 		return Endpoints{}, fault.New(fault.Internal, "provider %s was changed in the database, and not by this server: nothing is sent to it", p.Name)
@@ -334,7 +334,8 @@ func (b *Broker) consentEndpoints(ctx context.Context, p Provider) (Endpoints, e
 	return e, nil
 }
 
-// unmoved holds the endpoint that metadata names against the origin that was pinned, or pins it by pin where that is "".
+// unmoved holds the endpoint that metadata names against the origin that was pinned, or pins it by pin where that is
+// "".
 func unmoved(ctx context.Context, p Provider, name, endpoint, pinned string, pin func(context.Context, access.Account, string, string) (string, error)) error {
 	u, err := url.Parse(endpoint)
 	if err != nil {

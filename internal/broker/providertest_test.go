@@ -118,8 +118,8 @@ func TestTestProviderReadsTheRefusal(t *testing.T) {
 }
 
 // E13: what an agent reads does not tell a closed port from a host that hangs up, and has no address; nor does what an
-// administrator reads. The operator, who tests the provider as root of the installation's own account, is told them apart.
-// The silent host is a test of package oauth.
+// administrator reads. The operator, who tests the provider as root of the installation's own account, is told them
+// apart. The silent host is a test of package oauth.
 func TestE13_ErrorsForAgentsNameNoAddresses(t *testing.T) {
 	w := newWorld(t)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

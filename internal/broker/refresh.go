@@ -164,8 +164,8 @@ func (c Connection) unchanged(grant Grant, had renewable) Grant {
 	return grant
 }
 
-// stillGranted is what was granted, where a refresh says nothing of scopes. It is never nil: what was not known before is not
-// what was asked for (threat M02).
+// stillGranted is what was granted, where a refresh says nothing of scopes. It is never nil: what was not known before
+// is not what was asked for (threat M02).
 func (c Connection) stillGranted() []string {
 	if c.Granted == nil {
 		return []string{}

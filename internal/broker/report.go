@@ -16,8 +16,8 @@ import (
 // that reports each answer it does not like must not hammer the provider.
 const reportPause = 30 * time.Second
 
-// ReportTokenInvalid is how an agent says that the provider refused the token of a connection it was given. The token is
-// refreshed at once, unless that happened within the last 30 seconds; without a refresh token the connection needs
+// ReportTokenInvalid is how an agent says that the provider refused the token of a connection it was given. The token
+// is refreshed at once, unless that happened within the last 30 seconds; without a refresh token the connection needs
 // re-authentication (a machine's is fetched anew by the next request). It returns the connection's state then.
 //
 // Errors: Unauthenticated for a bad or expired workload access token; Denied where the caller is not paired with the

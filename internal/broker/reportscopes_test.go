@@ -45,7 +45,8 @@ func (s *seen) Decide(ctx context.Context, c access.Caller, a access.Action, f a
 	return s.Table.Decide(ctx, c, a, f)
 }
 
-// M02 and M06: a policy sees the scopes of the token that is reported, and that they are not known: no list covers those.
+// M02 and M06: a policy sees the scopes of the token that is reported, and that they are not known: no list covers
+// those.
 func TestM06_PoliciesSeeTheScopesOfAReport(t *testing.T) {
 	w := newWorld(t)
 	mail, none := w.consent("alice", scopes("mail.send")), w.consent("bob", scopes())

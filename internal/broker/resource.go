@@ -40,8 +40,8 @@ func (r *ResourceRule) split(scope string) (resource, name string) {
 	return resource, name
 }
 
-// resourceOf returns the resource that a token with the scopes is for, "" where they belong to none or the vendor's tokens
-// are for no one resource. Scopes of two are refused: no token serves both (threat M05).
+// resourceOf returns the resource that a token with the scopes is for, "" where they belong to none or the vendor's
+// tokens are for no one resource. Scopes of two are refused: no token serves both (threat M05).
 func (v Vendor) resourceOf(provider string, scopes []string) (string, error) {
 	if v.Resources == nil {
 		return "", nil
@@ -75,8 +75,8 @@ func (b *Broker) ResourceOf(ctx context.Context, account access.Account, provide
 	return v.resourceOf(p.Name, scopes)
 }
 
-// ofResource returns the granted scopes that are of the resource, or of none. An error means that the token is for another
-// resource than was asked for: it names scopes, and none of that resource.
+// ofResource returns the granted scopes that are of the resource, or of none. An error means that the token is for
+// another resource than was asked for: it names scopes, and none of that resource.
 func (v Vendor) ofResource(p Provider, resource string, granted []string) ([]string, error) {
 	if v.Resources == nil || resource == "" {
 		return granted, nil
@@ -103,8 +103,9 @@ func (v Vendor) ofResource(p Provider, resource string, granted []string) ([]str
 	return kept, nil
 }
 
-// obtained returns which of the scopes that were asked for count as asked of the user, after a refresh that asked for them
-// without the user: those that were granted, and those that answers do not name. The others were not declined by anybody.
+// obtained returns which of the scopes that were asked for count as asked of the user, after a refresh that asked for
+// them without the user: those that were granted, and those that answers do not name. The others were not declined by
+// anybody.
 func (v Vendor) obtained(asked, granted []string) []string {
 	if granted == nil {
 		return asked
@@ -119,8 +120,8 @@ func (v Vendor) obtained(asked, granted []string) []string {
 	return out
 }
 
-// renewal returns the scopes to refresh the connection with: its refresh token is for other resources too. They are those
-// of the last request that were granted, in the spelling of the request.
+// renewal returns the scopes to refresh the connection with: its refresh token is for other resources too. They are
+// those of the last request that were granted, in the spelling of the request.
 func (v Vendor) renewal(c Connection) []string {
 	scopes := v.obtained(c.Requested, c.Granted)
 	for _, s := range scopes {

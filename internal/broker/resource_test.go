@@ -102,8 +102,8 @@ func (w *world) asked(s ...string) broker.Outcome {
 
 const graph = "https://graph.microsoft.com"
 
-// One consent, two APIs: the second is served by the refresh token of the first, each with its own token, and the user is
-// not asked. What was asked for one counts for that one only, and all live on the newest refresh token.
+// One consent, two APIs: the second is served by the refresh token of the first, each with its own token, and the user
+// is not asked. What was asked for one counts for that one only, and all live on the newest refresh token.
 func TestM05_SiblingsLiveOnOneRefreshToken(t *testing.T) {
 	engines(t, func(t *testing.T) {
 		w := entraWorld(t)
@@ -231,7 +231,8 @@ func TestM05_ClaimsChallenge(t *testing.T) {
 	})
 }
 
-// M05: a claims challenge that a living connection keeps does not lock its user out once the connection was transferred.
+// M05: a claims challenge that a living connection keeps does not lock its user out once the connection was
+// transferred.
 func TestM05_TransferKeepsTheClaimsChallenge(t *testing.T) {
 	const claims = `{"access_token":{"acrs":{"essential":true,"value":"c1"}}}`
 	w := entraWorld(t)

@@ -76,8 +76,8 @@ func (r Revocation) hint() string {
 type RevocationStore interface {
 	// RevokeConnection replaces the row of c.Key by c where its generation is still oldGeneration, else returns Conflict.
 	// The fence rises and the lease is cleared. Where r has an ID, the same transaction adds it, leased for ttl. If no
-	// connection is left on c's lineage, that is deleted. It returns Conflict too if what leaving says, or the generation of a
-	// lineage that r is of, is not so any more: of several that leave at once one is the last.
+	// connection is left on c's lineage, that is deleted. It returns Conflict too if what leaving says, or the generation
+	// of a lineage that r is of, is not so any more: of several that leave at once one is the last.
 	RevokeConnection(ctx context.Context, c Connection, oldGeneration int64, r Revocation, ttl time.Duration, leaving Leaving) error
 	// Sharing returns the ids of the other connections that live on a grant, ordered, at most MaxMaxTokens of them.
 	Sharing(ctx context.Context, of UpstreamGrant) ([]string, error)
@@ -156,9 +156,9 @@ func (b *Broker) alreadyRevoked(ctx context.Context, caller access.Caller, out R
 	return out, b.guard.Event(ctx, caller, access.RevokeConnection, out.View.facts("revoked", string(out.Upstream))).Wait(ctx)
 }
 
-// revokeHere does the local half. The revocation has no ID where none was begun; if that is because other connections live
-// on the same refresh token, or would end with it at the provider, its Detail names them. With now it is leased, for the try that
-// follows; else SweepRevocations makes the first one.
+// revokeHere does the local half. The revocation has no ID where none was begun; if that is because other connections
+// live on the same refresh token, or would end with it at the provider, its Detail names them. With now it is leased,
+// for the try that follows; else SweepRevocations makes the first one.
 func (b *Broker) revokeHere(ctx context.Context, account access.Account, id string, skip, now bool) (Connection, Revocation, error) {
 	const tries = 5 // each loses to somebody who changed the row
 	for try := 1; ; try++ {
@@ -302,9 +302,9 @@ func mendable(err error) RevocationState {
 }
 
 // revocationEndpoint is where the provider takes revocations, or "". What metadata names must be on the host of the
-// token endpoint, which is pinned: it gets the client secret and a token (threat E18). A vendor's own stands in where the
-// metadata names none. It is relative to the token endpoint, or another address of the vendor's, which only a provider
-// at the vendor's own token endpoint is revoked at.
+// token endpoint, which is pinned: it gets the client secret and a token (threat E18). A vendor's own stands in where
+// the metadata names none. It is relative to the token endpoint, or another address of the vendor's, which only a
+// provider at the vendor's own token endpoint is revoked at.
 func revocationEndpoint(e Endpoints, p Provider, v Vendor) string {
 	at, err := url.Parse(e.Token)
 	if err != nil {
@@ -330,8 +330,8 @@ func revocationEndpoint(e Endpoints, p Provider, v Vendor) string {
 	return u.String()
 }
 
-// SweepRevocations makes the tries that are due, each leased so that replicas do not double it, and forgets what ended a
-// week ago. It returns how many it made. It is for the background: it takes as long as the providers take.
+// SweepRevocations makes the tries that are due, each leased so that replicas do not double it, and forgets what ended
+// a week ago. It returns how many it made. It is for the background: it takes as long as the providers take.
 func (b *Broker) SweepRevocations(ctx context.Context) (int, error) {
 	made := 0
 	for ; made < revocationsPerSweep && ctx.Err() == nil; made++ {

@@ -33,8 +33,9 @@ func (v Vendor) covers(had, wanted []string) bool {
 	return true
 }
 
-// unionRefused remembers that the provider refused to be asked for the flow's scopes together, where they are more than the
-// request named: the next consent asks for the request alone. Anything but a refusal of the scopes says nothing of them.
+// unionRefused remembers that the provider refused to be asked for the flow's scopes together, where they are more than
+// the request named: the next consent asks for the request alone. Anything but a refusal of the scopes says nothing of
+// them.
 func (b *Broker) unionRefused(ctx context.Context, flow Flow, code string) error {
 	if code != "invalid_scope" && code != "invalid_request" || len(flow.Scopes) <= len(flow.Requested) {
 		return nil
@@ -42,8 +43,8 @@ func (b *Broker) unionRefused(ctx context.Context, flow Flow, code string) error
 	return b.store.ForgetRequested(ctx, flow.Account, flow.name().key())
 }
 
-// about is the facts of a token with the scopes, which are those granted, or those asked for if there is none yet. No scopes
-// are not an empty list, which every list would cover: they are not known (threat M02).
+// about is the facts of a token with the scopes, which are those granted, or those asked for if there is none yet. No
+// scopes are not an empty list, which every list would cover: they are not known (threat M02).
 func (g grounds) about(scopes []string) access.Facts {
 	f := g.facts
 	f.Scopes = scopes
@@ -81,9 +82,9 @@ func (v Vendor) unrequested(granted, asked []string) string {
 	return clean("granted beyond what was asked: "+strings.Join(extra, " "), 300)
 }
 
-// union returns what to ask consent for: what is wanted and what was asked for before, so that nothing granted is lost. It is
-// not what was granted, which a provider may spell in a way that it does not take beside other scopes. The wanted ones come
-// first, in the caller's order.
+// union returns what to ask consent for: what is wanted and what was asked for before, so that nothing granted is lost.
+// It is not what was granted, which a provider may spell in a way that it does not take beside other scopes. The wanted
+// ones come first, in the caller's order.
 func (v Vendor) union(wanted, before []string) []string {
 	var out []string
 	for _, list := range [][]string{wanted, before} {

@@ -12,8 +12,8 @@ import (
 	"github.com/tabard-id/tabard/internal/identity"
 )
 
-// maxNames bounds the names of parameters in one setting of a provider, together: they are kept as a tag, which AWS's clients
-// show too.
+// maxNames bounds the names of parameters in one setting of a provider, together: they are kept as a tag, which AWS's
+// clients show too.
 const maxNames = 256
 
 var parameterName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
@@ -77,8 +77,8 @@ func checkProviderTags(tags map[string]string) error {
 	return nil
 }
 
-// settled returns the tags with the specification's settings in them. A setting is one thing, a tag, however it is set: so
-// the two cannot differ.
+// settled returns the tags with the specification's settings in them. A setting is one thing, a tag, however it is set:
+// so the two cannot differ.
 func settled(tags map[string]string, s ProviderSpec) (map[string]string, error) {
 	out := maps.Clone(tags)
 	for _, one := range []struct {

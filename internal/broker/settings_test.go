@@ -11,8 +11,8 @@ import (
 	"github.com/tabard-id/tabard/internal/identity"
 )
 
-// M04: what a provider allows is one thing, a tag, whether a member of the API or the tag sets it, at creation or later; an
-// update that does not name it leaves it.
+// M04: what a provider allows is one thing, a tag, whether a member of the API or the tag sets it, at creation or
+// later; an update that does not name it leaves it.
 func TestM04_AllowedParametersAreOneSetting(t *testing.T) {
 	engines(t, func(t *testing.T) {
 		w := newWorld(t)

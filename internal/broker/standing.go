@@ -71,8 +71,8 @@ func (b *Broker) HasProvider(ctx context.Context, account access.Account, name s
 	return len(uids) > 0, err
 }
 
-// providerDown returns a Denied fault as its first result where the provider is disabled. The second says that it cannot
-// be known.
+// providerDown returns a Denied fault as its first result where the provider is disabled. The second says that it
+// cannot be known.
 func (b *Broker) providerDown(ctx context.Context, account access.Account, uid, name string) (down, err error) {
 	at, err := b.identity.Standing(ctx, account, identity.ProviderStanding, uid)
 	if err != nil || !at.Down() {
@@ -85,8 +85,8 @@ func (b *Broker) providerDown(ctx context.Context, account access.Account, uid, 
 	return fault.New(fault.Denied, "credential provider %s is disabled%s", name, because), nil
 }
 
-// flowStands returns an ending where the agent, the user, the user's issuer or the provider of the flow is disabled. The
-// flow itself goes on living: it may be enabled again before it expires.
+// flowStands returns an ending where the agent, the user, the user's issuer or the provider of the flow is disabled.
+// The flow itself goes on living: it may be enabled again before it expires.
 func (b *Broker) flowStands(ctx context.Context, flow Flow) error {
 	err := b.identity.Serves(ctx, flow.Account, flow.Workload, flow.User)
 	if errors.Is(err, fault.Denied) {
@@ -111,8 +111,8 @@ type Ended struct {
 }
 
 // EndConnection ends one of many connections, under a decision that the caller of it has made and recorded: durably
-// here, and with upstream at the provider too, for which SweepRevocations makes the tries. Ending what is ended tells what
-// became of it; a connection that is gone is NotFound. why is for the record of the event.
+// here, and with upstream at the provider too, for which SweepRevocations makes the tries. Ending what is ended tells
+// what became of it; a connection that is gone is NotFound. why is for the record of the event.
 func (b *Broker) EndConnection(ctx context.Context, caller access.Caller, id string, upstream bool, why string) (Ended, error) {
 	v, err := b.store.ConnectionView(ctx, caller.Account, id)
 	if err != nil {

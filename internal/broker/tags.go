@@ -146,8 +146,8 @@ func (b *Broker) tagsOf(ctx context.Context, account access.Account, arn string,
 	return t, err
 }
 
-// retag applies change, again on what it finds where somebody else was first. It writes even where nothing changed: what
-// a cache says may be a second old.
+// retag applies change, again on what it finds where somebody else was first. It writes even where nothing changed:
+// what a cache says may be a second old.
 func (b *Broker) retag(ctx context.Context, account access.Account, arn string, r resource, change func(map[string]string) (map[string]string, error)) error {
 	for try := 1; ; try++ {
 		t, err := b.tagsOf(ctx, account, arn, r)

@@ -26,8 +26,8 @@ const (
 	// AuthPrivateKeyJWT is a signed assertion (RFC 7523 §2.2) by a key that is made here for the one provider.
 	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
 
-	// AuthIDTokenJWT is a signed assertion too, by the installation's own key: the provider trusts this server as an issuer
-	// of the one subject that stands for it (RFC 7521 §4.2, where the issuer is not the client).
+	// AuthIDTokenJWT is a signed assertion too, by the installation's own key: the provider trusts this server as an
+	// issuer of the one subject that stands for it (RFC 7521 §4.2, where the issuer is not the client).
 	AuthIDTokenJWT AuthMethod = "id_token_jwt"
 )
 
@@ -162,8 +162,9 @@ type Connection struct {
 // FlowState is the state of a consent session.
 type FlowState string
 
-// Values of FlowState. The only steps are created → code_held → redeeming → redeemed, redeeming → code_held, from each of
-// the first three to failed, and from the first two to redeemed where another flow has made the connection. A flow past its expiry is expired whatever its row says.
+// Values of FlowState. The only steps are created → code_held → redeeming → redeemed, redeeming → code_held, from each
+// of the first three to failed, and from the first two to redeemed where another flow has made the connection. A flow
+// past its expiry is expired whatever its row says.
 const (
 	FlowCreated   FlowState = "created"
 	FlowCodeHeld  FlowState = "code_held"

@@ -22,8 +22,8 @@ func (w *world) scopesAt(session string) string {
 	return u.Query().Get("scope")
 }
 
-// A new consent asks for what was asked for before and now, in those words and not in the provider's. If the tokens are dead, it
-// asks for the request alone; after the provider refused to be asked for both together, too.
+// A new consent asks for what was asked for before and now, in those words and not in the provider's. If the tokens are
+// dead, it asks for the request alone; after the provider refused to be asked for both together, too.
 func TestConsentAsksForWhatWasRequested(t *testing.T) {
 	w := newWorld(t)
 	w.provider.Queue(oauthtest.Token, edit(func(m map[string]any) { m["scope"] = "a/.default" }))
@@ -56,8 +56,8 @@ func TestConsentAsksForWhatWasRequested(t *testing.T) {
 	}
 }
 
-// M02: what a provider grants without a word to a request without scopes is unknown, and stays so at a refresh that says
-// nothing. A vendor whose tokens have no scopes grants none, whatever was asked for.
+// M02: what a provider grants without a word to a request without scopes is unknown, and stays so at a refresh that
+// says nothing. A vendor whose tokens have no scopes grants none, whatever was asked for.
 func TestM02_GrantedScopesThatAreUnknown(t *testing.T) {
 	w := newWorld(t)
 	silent := edit(func(m map[string]any) { delete(m, "scope") })

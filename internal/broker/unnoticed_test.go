@@ -126,7 +126,8 @@ func TestD01_IdentityEditedInEveryRow(t *testing.T) {
 	}
 }
 
-// E18: metadata that names a revocation endpoint on another host of the same scheme gets neither the token nor the secret.
+// E18: metadata that names a revocation endpoint on another host of the same scheme gets neither the token nor the
+// secret.
 func TestE18_RevocationEndpointOnAnotherHost(t *testing.T) {
 	w := newWorld(t)
 	evil := oauthtest.New(t)

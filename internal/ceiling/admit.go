@@ -158,8 +158,8 @@ func (s *Service) seeUser(ctx context.Context, who person, limit int64) (bool, e
 	return true, nil
 }
 
-// cross tells of a crossed ceiling and returns the sentence. Each refusal has a record of its own; the event is one in a
-// minute, for somebody to be woken by.
+// cross tells of a crossed ceiling and returns the sentence. Each refusal has a record of its own; the event is one in
+// a minute, for somebody to be woken by.
 func (s *Service) cross(ctx context.Context, at place, facts access.Facts, l Limits, why string) (string, error) {
 	// The caller may go away; what it did is told all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

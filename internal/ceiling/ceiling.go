@@ -1,10 +1,10 @@
-// Package ceiling bounds what one workload identity may have in a time: releases in a minute, and users in an hour. It is
-// for the agent whose key was stolen: whatever policies allow, it yields the tokens of so many users and then stops.
+// Package ceiling bounds what one workload identity may have in a time: releases in a minute, and users in an hour. It
+// is for the agent whose key was stolen: whatever policies allow, it yields the tokens of so many users and then stops.
 //
-// Security argument: the Guard asks here once for each release that was allowed, so no way to a token passes by. What is
-// counted is in the store, under one lock for each workload identity, so it holds among replicas and over restarts. What a
-// server remembers only saves writes: it holds permits that the store has counted, and users that the store has seen.
-// Where the store does not answer, nothing is released.
+// Security argument: the Guard asks here once for each release that was allowed, so no way to a token passes by. What
+// is counted is in the store, under one lock for each workload identity, so it holds among replicas and over restarts.
+// What a server remembers only saves writes: it holds permits that the store has counted, and users that the store has
+// seen. Where the store does not answer, nothing is released.
 package ceiling
 
 import (
@@ -62,8 +62,8 @@ type Store interface {
 	// Ceilings is recent. What was never set is the zero Row.
 	Ceilings(ctx context.Context, account access.Account, workload string) (Row, error)
 	SetCeilings(ctx context.Context, account access.Account, workload string, l Limits, at time.Time) error
-	// TakeReleases counts up to want releases of the minute (since 1970), and returns how many the limit leaves of them. An
-	// earlier minute than the one that is counted is taken for that one: clocks differ.
+	// TakeReleases counts up to want releases of the minute (since 1970), and returns how many the limit leaves of them.
+	// An earlier minute than the one that is counted is taken for that one: clocks differ.
 	TakeReleases(ctx context.Context, account access.Account, workload string, minute, limit, want int64) (int64, error)
 	// SeeUser counts the user as seen at the time, and reports true; or reports false where limit others were seen after
 	// since. Calls from any number of replicas MUST NOT exceed the limit together.

@@ -55,7 +55,8 @@ func New(c Config) (http.Handler, error) {
 	return mux, nil
 }
 
-// parsePages reads the templates of all pages. html/template escapes every value for the place that it stands in (threat M28).
+// parsePages reads the templates of all pages. html/template escapes every value for the place that it stands in
+// (threat M28).
 func parsePages() (*template.Template, error) { return template.ParseFS(files, "templates/*.html") }
 
 // result is what a step came to, for the log line.

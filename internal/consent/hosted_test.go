@@ -283,7 +283,8 @@ func TestC26_NamesAreShownPlainly(t *testing.T) {
 	}
 }
 
-// C26: nor can the user, as the issuer names them, or the issuer, whose URL may have a long path before the part that tells.
+// C26: nor can the user, as the issuer names them, or the issuer, whose URL may have a long path before the part that
+// tells.
 func TestC26_UserAndIssuerAreShownPlainly(t *testing.T) {
 	long := "/" + strings.Repeat("a", 300)
 	h := newHostedFor(t, false, "\u0430lice\u202e\u200b<b>", long)

@@ -101,9 +101,9 @@ func (h *hosted) walk(b *http.Client, address string) page {
 }
 
 // M01: the whole chain of a mix-up. Mallory has the link of alice's consent session and opens it: the honest issuer is
-// to answer to mallory's browser. Alice, who is signed in at the honest issuer, opens mallory's link, whose issuer sends
-// her on to the honest one, for mallory's visit. The honest issuer names itself in no answer. If alice's code comes to
-// mallory's token endpoint, mallory redeems it in a browser that is then alice.
+// to answer to mallory's browser. Alice, who is signed in at the honest issuer, opens mallory's link, whose issuer
+// sends her on to the honest one, for mallory's visit. The honest issuer names itself in no answer. If alice's code
+// comes to mallory's token endpoint, mallory redeems it in a browser that is then alice.
 func TestM01_MixUpOfIssuers(t *testing.T) {
 	for where, account := range map[string]access.Account{"one account": account, "two accounts": "111111111111"} {
 		for name, redirect := range map[string]func(h *hosted, asked url.Values) string{

@@ -39,8 +39,8 @@ func fill(v reflect.Value, name string, text func(name string) string) {
 
 var marks = regexp.MustCompile(`<[^>]*>`)
 
-// M28: whatever text a page is given, in every field of every page, is text there: it makes no element, ends no attribute and
-// adds none.
+// M28: whatever text a page is given, in every field of every page, is text there: it makes no element, ends no
+// attribute and adds none.
 func TestM28_HostileTextInEveryFieldOfEveryPage(t *testing.T) {
 	pages, err := parsePages()
 	if err != nil {

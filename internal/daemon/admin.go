@@ -83,8 +83,8 @@ func (s *Server) adminHandler() http.Handler {
 	return ownPagesOnly(mux)
 }
 
-// ownPagesOnly refuses what a page elsewhere can make a browser on this machine send: a request under a name that is not this
-// machine's (DNS rebinding), and one of another origin (threat M17).
+// ownPagesOnly refuses what a page elsewhere can make a browser on this machine send: a request under a name that is
+// not this machine's (DNS rebinding), and one of another origin (threat M17).
 func ownPagesOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)

@@ -8,12 +8,12 @@ import (
 	"github.com/tabard-id/tabard/internal/awsapi"
 )
 
-// byAddress reports whether clients can be told apart by their addresses: not behind a proxy that is not named, whose address
-// all of them have.
+// byAddress reports whether clients can be told apart by their addresses: not behind a proxy that is not named, whose
+// address all of them have.
 func (c Config) byAddress() bool { return !c.BehindTLSProxy || len(c.TrustedProxies) > 0 }
 
-// addressOf returns what an address counts as, or "" for one that is not counted: loopback, a trusted proxy, and any where
-// clients cannot be told apart.
+// addressOf returns what an address counts as, or "" for one that is not counted: loopback, a trusted proxy, and any
+// where clients cannot be told apart.
 func (c Config) addressOf(a netip.Addr) string {
 	switch {
 	case !c.byAddress() || within(a, c.TrustedProxies):
@@ -46,8 +46,8 @@ func (c Config) bounded(l net.Listener) net.Listener {
 	return &boundedListener{Listener: l, shares: awsapi.Shares{Total: total}, each: max(0, each), config: c}
 }
 
-// boundedListener closes connections for which there is no room (threat M11). Connections of trusted proxies are not counted:
-// they carry those of everybody.
+// boundedListener closes connections for which there is no room (threat M11). Connections of trusted proxies are not
+// counted: they carry those of everybody.
 type boundedListener struct {
 	net.Listener
 	shares awsapi.Shares
@@ -81,8 +81,8 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// countedConn gives its place back when it is closed. It keeps CloseWrite, without which net/http would reset connections whose
-// client is still sending.
+// countedConn gives its place back when it is closed. It keeps CloseWrite, without which net/http would reset
+// connections whose client is still sending.
 type countedConn struct {
 	*net.TCPConn
 	give func()

@@ -94,8 +94,8 @@ func (s *Server) carried(ctx context.Context, account access.Account, checkpoint
 	return true, nil
 }
 
-// emit puts a checkpoint where the database does not reach: the file and the sinks have it whole, the log its SHA-256. A log
-// with signed tokens in it would set off every scanner that hunts for secrets, ours first.
+// emit puts a checkpoint where the database does not reach: the file and the sinks have it whole, the log its SHA-256.
+// A log with signed tokens in it would set off every scanner that hunts for secrets, ours first.
 func (s *Server) emit(_ context.Context, c audit.Checkpoint) {
 	s.audit.made.Inc()
 	sum := sha256.Sum256([]byte(c.Token))

@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
-// statements signs checkpoints as the statements that they are: their keys are published for ever, as checkpoints are kept
-// for ever.
+// statements signs checkpoints as the statements that they are: their keys are published for ever, as checkpoints are
+// kept for ever.
 type statements struct{ signing *signing.Service }
 
 // Sign implements audit.Signer.

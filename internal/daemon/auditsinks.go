@@ -67,8 +67,8 @@ func (s *Server) openSinks() error {
 	return nil
 }
 
-// openSink reads file:/path?max-mb=100&keep=10, syslog+unix:///dev/log, syslog+udp://, syslog+tcp://, syslog+tls://host:port
-// or https://host/path. Errors do not repeat the target: it may hold what nobody should see.
+// openSink reads file:/path?max-mb=100&keep=10, syslog+unix:///dev/log, syslog+udp://, syslog+tcp://,
+// syslog+tls://host:port or https://host/path. Errors do not repeat the target: it may hold what nobody should see.
 func (s *Server) openSink(target string) (sink.Sink, error) {
 	u, err := url.Parse(target)
 	if err != nil || u.User != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // onlyCanonical sends a path that is not in its canonical form to where no operation is. A ServeMux would redirect to
-// the canonical one, and its answer would repeat the query, which at the callback holds state and code. It would also take a
-// percent-encoded letter for the letter, which a rule of a proxy in front of it does not (threat M20).
+// the canonical one, and its answer would repeat the query, which at the callback holds state and code. It would also
+// take a percent-encoded letter for the letter, which a rule of a proxy in front of it does not (threat M20).
 func onlyCanonical(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		clean := path.Clean(r.URL.Path)
@@ -28,8 +28,8 @@ func onlyCanonical(next http.Handler) http.Handler {
 	})
 }
 
-// encodesUnreserved reports whether a path has an unreserved character (RFC 3986 §2.3) in percent-encoded form, which has the
-// same meaning without (§6.2.2.2) and which no client of ours sends.
+// encodesUnreserved reports whether a path has an unreserved character (RFC 3986 §2.3) in percent-encoded form, which
+// has the same meaning without (§6.2.2.2) and which no client of ours sends.
 func encodesUnreserved(path string) bool {
 	for i := 0; i+2 < len(path); i++ {
 		if path[i] != '%' {

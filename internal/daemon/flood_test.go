@@ -241,8 +241,8 @@ func (how flood) head() http.Header {
 	return plausible("TABARDFLOOD000000000")
 }
 
-// From one address little stays for that address, be the bodies long or short. Many addresses together use up all but the
-// reserve: of short bodies, since a long one that finds no room in the middle gives back what it has.
+// From one address little stays for that address, be the bodies long or short. Many addresses together use up all but
+// the reserve: of short bodies, since a long one that finds no room in the middle gives back what it has.
 var floods = map[string]flood{
 	"long bodies of one address":     {addresses: 1, each: 200, body: 500_000},
 	"short bodies of one address":    {addresses: 1, each: 600, body: 15_000},
@@ -336,8 +336,8 @@ func testFloods(t *testing.T, http2 bool, send open) {
 	}
 }
 
-// floodMemory is what 8 MiB of bodies may cost in all: beside them connections, streams and their goroutines. Without a bound
-// the long bodies are 100 MiB.
+// floodMemory is what 8 MiB of bodies may cost in all: beside them connections, streams and their goroutines. Without a
+// bound the long bodies are 100 MiB.
 const floodMemory = 64 << 20
 
 // resident is the server's memory as the kernel counts it (VmRSS), 0 on a system that does not say.
@@ -406,9 +406,9 @@ func (f *flooded) wantService(how flood) {
 	}
 }
 
-// Requests that never end, of one address and of many, cost no more memory than the bound. Others are served: from another
-// address as long as only one floods; if many do, those who have proven to have their key from their address, which may be one of
-// the flood's, and those whose signature covers the hash of the body (threats M11, A34).
+// Requests that never end, of one address and of many, cost no more memory than the bound. Others are served: from
+// another address as long as only one floods; if many do, those who have proven to have their key from their address,
+// which may be one of the flood's, and those whose signature covers the hash of the body (threats M11, A34).
 func TestM11_HTTP2Flood(t *testing.T) { testFloods(t, true, overHTTP2) }
 
 func TestM11_HTTP1Flood(t *testing.T) { testFloods(t, false, overHTTP1) }
@@ -473,8 +473,8 @@ func TestM11_Connections(t *testing.T) {
 	}
 }
 
-// What counts as one client: an address, an IPv6 network; not loopback, not a trusted proxy, and nobody where all have the
-// proxy's address, which the start warns of.
+// What counts as one client: an address, an IPv6 network; not loopback, not a trusted proxy, and nobody where all have
+// the proxy's address, which the start warns of.
 func TestM11_AddressesThatCount(t *testing.T) {
 	plain, behind := Config{}, Config{BehindTLSProxy: true}
 	named := Config{BehindTLSProxy: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// F18: the address that a trusted proxy adds is read as proxies write it, with a port and in brackets too: one that is not read
-// would be the proxy's own, for which nothing is bounded (M11).
+// F18: the address that a trusted proxy adds is read as proxies write it, with a port and in brackets too: one that is
+// not read would be the proxy's own, for which nothing is bounded (M11).
 func TestF18_AddressesAsProxiesWriteThem(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 	for header, want := range map[string]string{

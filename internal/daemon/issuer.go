@@ -15,8 +15,8 @@ import (
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
-// newIssuer makes what this server is to others that take its tokens: the exchange, and the handler of its documents and
-// endpoints.
+// newIssuer makes what this server is to others that take its tokens: the exchange, and the handler of its documents
+// and endpoints.
 func (s *Server) newIssuer(people *identity.Service) (http.Handler, error) {
 	c := s.config
 	var err error
@@ -41,8 +41,8 @@ const (
 	ringSkew = 5 * time.Minute
 )
 
-// ringOverlaps are how long a key of each ring that rotates opens what it sealed after another has taken its place: as long
-// as anything lives that is sealed under the ring, and the skew (threat B12).
+// ringOverlaps are how long a key of each ring that rotates opens what it sealed after another has taken its place: as
+// long as anything lives that is sealed under the ring, and the skew (threat B12).
 func ringOverlaps(b Bounds) map[vault.Ring]time.Duration {
 	return map[vault.Ring]time.Duration{
 		vault.RingTokens:   b.userTokenLife() + ringSkew,

@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
-// B12: a key of a ring opens what it sealed for as long as that can live, also where the setting is raised, and a little
-// longer for clocks that differ.
+// B12: a key of a ring opens what it sealed for as long as that can live, also where the setting is raised, and a
+// little longer for clocks that differ.
 func TestB12_RingsOverlapByTheLongestLife(t *testing.T) {
 	for _, c := range []struct {
 		bounds Bounds

@@ -94,8 +94,8 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 	})
 }
 
-// ambiguous reports whether a proxy in front may see another end of this request than we do, so that nothing after it on
-// the connection may be answered (RFC 9112 §6.1, threat F03). net/http takes Transfer-Encoding over a Content-Length
+// ambiguous reports whether a proxy in front may see another end of this request than we do, so that nothing after it
+// on the connection may be answered (RFC 9112 §6.1, threat F03). net/http takes Transfer-Encoding over a Content-Length
 // beside it, and drops it from HTTP/1.0, without a trace: so every chunked body and all of HTTP/1.0 count.
 func ambiguous(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }
 

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// CheckOwner returns an error if the data directory belongs to another user, or others can write to it: whoever owns it decides
-// which server the commands on this machine talk to, and under which key a server seals (threat M17). Root's are trusted, since
-// root can do both anyway. A directory that does not exist is nobody's.
+// CheckOwner returns an error if the data directory belongs to another user, or others can write to it: whoever owns it
+// decides which server the commands on this machine talk to, and under which key a server seals (threat M17). Root's
+// are trusted, since root can do both anyway. A directory that does not exist is nobody's.
 func CheckOwner(dir string) error {
 	root, err := OpenOwned(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -22,8 +22,9 @@ func CheckOwner(dir string) error {
 	return root.Close()
 }
 
-// OpenOwned opens the directory, or returns the error of CheckOwner. What is read from it then is of the directory that was
-// looked at, whatever its name leads to meanwhile. A symbolic link of another user is refused for itself: it can be turned.
+// OpenOwned opens the directory, or returns the error of CheckOwner. What is read from it then is of the directory that
+// was looked at, whatever its name leads to meanwhile. A symbolic link of another user is refused for itself: it can be
+// turned.
 func OpenOwned(dir string) (*os.Root, error) {
 	if link, err := os.Lstat(dir); err != nil {
 		return nil, err

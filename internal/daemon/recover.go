@@ -20,11 +20,11 @@ type Recovered struct {
 	Path        string // the credentials file that has it; "" where it is another account's and was not written
 }
 
-// RecoverRoot gives an account's root principal a new access key, enables it and disables all its other keys, straight in
-// the database: for whoever has lost the root key and holds the server's own. account "" is the installation's own, whose
-// new key is also written to the data directory's credentials file. A server may run on a PostgreSQL database meanwhile,
-// and takes the new key within a second; one on SQLite has to be stopped first, which the error says. Where the file
-// cannot be written, the key is in the answer all the same.
+// RecoverRoot gives an account's root principal a new access key, enables it and disables all its other keys, straight
+// in the database: for whoever has lost the root key and holds the server's own. account "" is the installation's own,
+// whose new key is also written to the data directory's credentials file. A server may run on a PostgreSQL database
+// meanwhile, and takes the new key within a second; one on SQLite has to be stopped first, which the error says. Where
+// the file cannot be written, the key is in the answer all the same.
 func RecoverRoot(ctx context.Context, c Config, account string) (Recovered, error) {
 	c = c.withDefaults()
 	if account == "" {

@@ -239,7 +239,8 @@ func (c *Config) addIssuers(path string, entries []issuerEntry) error {
 	return nil
 }
 
-// kubernetesVariable has the names of the variables that Kubernetes makes for services named tabard or tabard-something.
+// kubernetesVariable has the names of the variables that Kubernetes makes for services named tabard or
+// tabard-something.
 const kubernetesVariable = `^TABARD_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`
 
 // fromKubernetes tells such a variable from a setting that does not exist: TABARD_PORT is a URL there.

@@ -39,8 +39,8 @@ func keyIn(t *testing.T, r reply, member string) key {
 	return key{members["k"].AccessKeyID, members["k"].SecretAccessKey}
 }
 
-// TestDisabledAccountIsRefusedEverywhere disables an account on one replica and tries every way in on both: its root, its
-// agent, its workload access token, its consent page. Within two seconds all are shut; another account goes on.
+// TestDisabledAccountIsRefusedEverywhere disables an account on one replica and tries every way in on both: its root,
+// its agent, its workload access token, its consent page. Within two seconds all are shut; another account goes on.
 func TestDisabledAccountIsRefusedEverywhere(t *testing.T) {
 	one := newWorld(t, peer.Postgres(t))
 	two := one.replica()
@@ -177,8 +177,8 @@ func TestA34_GuessingIsSlowedAndLocksNobodyOut(t *testing.T) {
 	}
 }
 
-// TestF18_ForwardedAddressesAreBelievedFromTrustedHopsOnly guesses through proxies that are trusted and that are not, with
-// another forged address each time: the address that counts is the one that the last trusted hop saw.
+// TestF18_ForwardedAddressesAreBelievedFromTrustedHopsOnly guesses through proxies that are trusted and that are not,
+// with another forged address each time: the address that counts is the one that the last trusted hop saw.
 func TestF18_ForwardedAddressesAreBelievedFromTrustedHopsOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		trusted []string
@@ -211,8 +211,8 @@ func TestF18_ForwardedAddressesAreBelievedFromTrustedHopsOnly(t *testing.T) {
 	}
 }
 
-// TestRootIsRecoveredBesideARunningServer disables root on PostgreSQL, recovers it with the server's key while the server
-// runs, and finds both in the trail.
+// TestRootIsRecoveredBesideARunningServer disables root on PostgreSQL, recovers it with the server's key while the
+// server runs, and finds both in the trail.
 func TestRootIsRecoveredBesideARunningServer(t *testing.T) {
 	w := newBare(t, peer.Postgres(t))
 	auditor := w.principal("auditor", "", "auditor")

@@ -75,8 +75,8 @@ func (c *collector) has(requestID string) bool {
 	return false
 }
 
-// The trail reaches a file and a collector; a dead collector is loud and delays nothing, and gets what it missed. What the
-// file has verifies by itself.
+// The trail reaches a file and a collector; a dead collector is loud and delays nothing, and gets what it missed. What
+// the file has verifies by itself.
 func TestAuditSinks(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		c := &collector{}

@@ -96,7 +96,8 @@ func (e *entrance) sign(user, audience, nonce string) string {
 	return jwt
 }
 
-// hostedConsents is consent for an agent without an application: the good way, and every way in which it ends otherwise.
+// hostedConsents is consent for an agent without an application: the good way, and every way in which it ends
+// otherwise.
 func (h *hunt) hostedConsents() {
 	e := newEntrance(h)
 	h.tell(root(), "CreateTrustedIssuer", map[string]any{"issuer": e.URL, "audiences": []string{"cli"}})
@@ -186,8 +187,8 @@ func (h *hunt) decides(b *peer.Browser, values url.Values) peer.Page {
 	return end
 }
 
-// hostedAllowed says which kinds belong into what hosted consent gives a browser: the consent page names its session and
-// the user, and has the form's token. It is nil for other pages.
+// hostedAllowed says which kinds belong into what hosted consent gives a browser: the consent page names its session
+// and the user, and has the form's token. It is nil for other pages.
 func hostedAllowed(x exchange) []string {
 	if x.status == http.StatusOK && strings.HasSuffix(x.request.URL.Path, "/authorize") {
 		return []string{"session", "form token", "subject"}

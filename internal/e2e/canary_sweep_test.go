@@ -76,7 +76,8 @@ func (h *hunt) trail() {
 	}
 }
 
-// files keeps every byte below the data directory and of the audit sink. The two named files may hold what they are for.
+// files keeps every byte below the data directory and of the audit sink. The two named files may hold what they are
+// for.
 func (h *hunt) files(when string) {
 	found := map[string]bool{}
 	keep := func(path string, d fs.DirEntry, err error) error {

@@ -53,8 +53,8 @@ func (w *world) exchanger(name string) {
 	}
 }
 
-// steal asks for the user's token as somebody who has the agent's key and sees the user's token. It returns the answer, of
-// the mint where that was refused.
+// steal asks for the user's token as somebody who has the agent's key and sees the user's token. It returns the answer,
+// of the mint where that was refused.
 func (w *world) steal(agent key, jwt string) reply {
 	minted := w.post(agent, "GetWorkloadAccessTokenForJWT", encode(w.t, map[string]any{"workloadName": "agent", "userToken": jwt}))
 	if minted.status != http.StatusOK {
@@ -74,8 +74,9 @@ func (r reply) number(name string) float64 {
 	return n
 }
 
-// TestStolenAgentCredentialYieldsNUsers: who has an agent's key and sees the tokens of its users gets the tokens of N users,
-// N being the agent's ceiling, however many replicas are asked at a time. Then the agent is stopped, and that is reported.
+// TestStolenAgentCredentialYieldsNUsers: who has an agent's key and sees the tokens of its users gets the tokens of N
+// users, N being the agent's ceiling, however many replicas are asked at a time. Then the agent is stopped, and that is
+// reported.
 func TestStolenAgentCredentialYieldsNUsers(t *testing.T) {
 	const n, users = 5, 20
 	engines(t, func(t *testing.T, db string) {
@@ -161,8 +162,8 @@ func (w *world) reported(n float64) {
 	}
 }
 
-// TestReleasesPerMinute: an agent has as many releases in a minute as its ceiling says, however many replicas it asks, and
-// again as many in the next.
+// TestReleasesPerMinute: an agent has as many releases in a minute as its ceiling says, however many replicas it asks,
+// and again as many in the next.
 func TestReleasesPerMinute(t *testing.T) {
 	const n = 40
 	engines(t, func(t *testing.T, db string) {

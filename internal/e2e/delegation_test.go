@@ -35,8 +35,8 @@ func (w *world) delegate(app key, jwt string, grants ...map[string]any) string {
 	return id
 }
 
-// TestDelegationByNight: a user consents and delegates by day. At night, when the user's token has expired, a job gets the
-// user's token with nothing but the agent's key and the delegation. The user ends it, and the next mint is refused.
+// TestDelegationByNight: a user consents and delegates by day. At night, when the user's token has expired, a job gets
+// the user's token with nothing but the agent's key and the delegation. The user ends it, and the next mint is refused.
 func TestDelegationByNight(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newWorld(t, db)
@@ -162,7 +162,8 @@ func (w *world) endedByStanding(agent key, id, wat string, ask map[string]any) {
 	}
 }
 
-// TestDelegationEndsOnEveryReplica: two seconds after its end, nothing is released or minted under a delegation anywhere.
+// TestDelegationEndsOnEveryReplica: two seconds after its end, nothing is released or minted under a delegation
+// anywhere.
 func TestDelegationEndsOnEveryReplica(t *testing.T) {
 	one := newWorld(t, peer.Postgres(t))
 	jwt := one.crowd()

@@ -12,8 +12,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 )
 
-// takers are all the ways to send a workload access token: the operations of the models with such a member in their input, and
-// the two kinds of exchange. Each is sent as k.
+// takers are all the ways to send a workload access token: the operations of the models with such a member in their
+// input, and the two kinds of exchange. Each is sent as k.
 func (w *world) takers(k key, values map[string]any) map[string]func(wat string) reply {
 	in, out := newInputs(w.t, nil), map[string]func(string) reply{}
 	maps.Copy(in.values, values)
@@ -62,8 +62,8 @@ func verdict(r reply) string {
 	return "taken"
 }
 
-// TestM06_EveryTakerSeesTheSame: each operation that takes a workload access token sees whom it came through and how its user
-// is known, and refuses one that is dead, for each reason that there is.
+// TestM06_EveryTakerSeesTheSame: each operation that takes a workload access token sees whom it came through and how
+// its user is known, and refuses one that is dead, for each reason that there is.
 func TestM06_EveryTakerSeesTheSame(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newWorld(t, db)

@@ -103,9 +103,9 @@ func nested(t *testing.T, r reply, name string) string {
 	return s
 }
 
-// TestF16_AnothersLooksAbsent sends every operation that names something, as root of another account: once with the name
-// of something that is there, in the first account, and once with a name that nobody has. Status, exception and sentence are
-// the same but for the name.
+// TestF16_AnothersLooksAbsent sends every operation that names something, as root of another account: once with the
+// name of something that is there, in the first account, and once with a name that nobody has. Status, exception and
+// sentence are the same but for the name.
 func TestF16_AnothersLooksAbsent(t *testing.T) {
 	w := newWorld(t, daemon.SQLite)
 	names := w.inhabited(tenant)
@@ -200,8 +200,8 @@ func TestF16_TimingTellsNothing(t *testing.T) {
 	overlap(t, "an access key that is there, and one that is not", wrong(stranger.ID), wrong(altered(stranger.ID)))
 }
 
-// overlap fails where one kind of sample takes longer than the other in more than three of four comparisons, three times in
-// a row.
+// overlap fails where one kind of sample takes longer than the other in more than three of four comparisons, three
+// times in a row.
 func overlap(t *testing.T, what string, one, other func() time.Duration) {
 	t.Helper()
 	const samples = 60

@@ -199,8 +199,8 @@ func (w *world) dies(k key, wat string) {
 	w.call(root(), "EnableWorkloadIdentity", map[string]any{"name": "planner"})
 }
 
-// TestH08_RevokedSigningKeyDrill is the drill of a stolen key over the wire, on two replicas: one call, and within a minute
-// (here seconds) neither publishes it, and tokens of it are inactive on both.
+// TestH08_RevokedSigningKeyDrill is the drill of a stolen key over the wire, on two replicas: one call, and within a
+// minute (here seconds) neither publishes it, and tokens of it are inactive on both.
 func TestH08_RevokedSigningKeyDrill(t *testing.T) {
 	w, planner, _ := agents(t, peer.Postgres(t))
 	two := w.replica()
@@ -265,8 +265,8 @@ func TestJSVerifiesAnExchangedToken(t *testing.T) {
 	run.Wait(t)
 }
 
-// TestGoSDKExchangesTokens is TestExchange through our own SDK: the booker accepts what the planner hands on, and asks for a
-// token for a service. What is refused is told by kind.
+// TestGoSDKExchangesTokens is TestExchange through our own SDK: the booker accepts what the planner hands on, and asks
+// for a token for a service. What is refused is told by kind.
 func TestGoSDKExchangesTokens(t *testing.T) {
 	w, planner, booker := agents(t, daemon.SQLite)
 	client := func(k key, workload string) *tabard.Client {

@@ -38,8 +38,8 @@ func kinds(t *testing.T) (w *world, agent, app key, tokens map[string]string) {
 	w.allow("calendar")
 	w.must("CreateWorkloadIssuer", map[string]any{"issuer": p.url, "audiences": []string{"tabard"}})
 	w.federate(p, "first")
-	// Development mode trusts any issuer on loopback for users; this one is trusted for another audience, as an issuer of both
-	// people and workloads would be.
+	// Development mode trusts any issuer on loopback for users; this one is trusted for another audience, as an issuer of
+	// both people and workloads would be.
 	w.must("CreateTrustedIssuer", map[string]any{"issuer": p.url, "audiences": []string{"somebody-else"}})
 	session := regexp.MustCompile(`<SessionToken>([^<]+)</SessionToken>`).FindStringSubmatch(w.assume(p, nil).body)
 	if session == nil {
@@ -203,8 +203,8 @@ func TestB11_NoTokenInAnAddress(t *testing.T) {
 	}
 }
 
-// TestB12_RingRotatesUnderLoad renews the key that seals workload access tokens again and again while two replicas are asked
-// for and shown tokens: none is refused.
+// TestB12_RingRotatesUnderLoad renews the key that seals workload access tokens again and again while two replicas are
+// asked for and shown tokens: none is refused.
 func TestB12_RingRotatesUnderLoad(t *testing.T) {
 	db := peer.Postgres(t)
 	w := newWorld(t, db)
@@ -394,8 +394,8 @@ func sha256Hex(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// TestB08_ExchangeKeepsADelegationsBounds: a token that a job has under a delegation is handed on under the same delegation,
-// and is made into no token for others, by the job or by whoever it was handed on to.
+// TestB08_ExchangeKeepsADelegationsBounds: a token that a job has under a delegation is handed on under the same
+// delegation, and is made into no token for others, by the job or by whoever it was handed on to.
 func TestB08_ExchangeKeepsADelegationsBounds(t *testing.T) {
 	w := newWorld(t, daemon.SQLite)
 	w.trust()

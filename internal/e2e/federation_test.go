@@ -146,9 +146,9 @@ func (w *world) rotate(p *platform, rule string) {
 	p.project(p.token("second", nil))
 }
 
-// TestJ11_GoSDKBootstraps: the AWS SDK for Go calls an operation with a projected token and standard variables, on both engines.
-// When the token is rotated and the old one's rule is gone, its credentials end within two seconds, and new ones come by
-// reading the file again.
+// TestJ11_GoSDKBootstraps: the AWS SDK for Go calls an operation with a projected token and standard variables, on both
+// engines. When the token is rotated and the old one's rule is gone, its credentials end within two seconds, and new
+// ones come by reading the file again.
 func TestJ11_GoSDKBootstraps(t *testing.T) {
 	for _, way := range []string{"web identity", "container"} {
 		t.Run(way, func(t *testing.T) {

@@ -56,8 +56,8 @@ func (w *world) container(method, path string, header map[string]string) reply {
 	return do(w.t, r)
 }
 
-// J07: an unknown role, another account's and one whose rule does not fit are refused in the same bytes, but for the id of
-// the request. The log says why, and has nothing of the token.
+// J07: an unknown role, another account's and one whose rule does not fit are refused in the same bytes, but for the id
+// of the request. The log says why, and has nothing of the token.
 func TestJ07_RefusalsLookTheSame(t *testing.T) {
 	w, p, _ := newFederated(t, daemon.SQLite)
 	secrets := []string{}
@@ -411,7 +411,8 @@ func (c *cluster) change(f func()) {
 	f()
 }
 
-// A26: in TokenReview mode the cluster itself is asked, over TLS with its own authority, and a deleted pod's token is refused.
+// A26: in TokenReview mode the cluster itself is asked, over TLS with its own authority, and a deleted pod's token is
+// refused.
 func TestA26_TokenReview(t *testing.T) {
 	c := &cluster{}
 	api := httptest.NewTLSServer(c)

@@ -36,8 +36,8 @@ func (w *world) stored(name, text string) {
 	w.start()
 }
 
-// TestM07_AStolenTokenIsNobodyElses: an agent that may take over one agent's tokens makes nothing of another's, and a permit
-// that names nobody cannot be written and, if it is older than that, hands nothing on.
+// TestM07_AStolenTokenIsNobodyElses: an agent that may take over one agent's tokens makes nothing of another's, and a
+// permit that names nobody cannot be written and, if it is older than that, hands nothing on.
 func TestM07_AStolenTokenIsNobodyElses(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w, planner, booker := agents(t, db)

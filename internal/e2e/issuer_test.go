@@ -127,8 +127,8 @@ func federated(discovery string) types.Oauth2ProviderConfigInput {
 	}}
 }
 
-// TestIDTokensVerifyByDiscovery makes such a provider with the official SDK, and has an authorization server verify what
-// it gets by what this server publishes: before and after the keys rotated.
+// TestIDTokensVerifyByDiscovery makes such a provider with the official SDK, and has an authorization server verify
+// what it gets by what this server publishes: before and after the keys rotated.
 func TestIDTokensVerifyByDiscovery(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newWorld(t, db)

@@ -13,7 +13,8 @@ func TestJSEveryOperation(t *testing.T) {
 	engines(t, func(t *testing.T, db string) { everyOperation(t, db, suiteJS, "operations.mjs") })
 }
 
-// TestJSWithAccessToken is TestPythonRequiresAccessToken with withAccessToken of npm bedrock-agentcore and its own poller.
+// TestJSWithAccessToken is TestPythonRequiresAccessToken with withAccessToken of npm bedrock-agentcore and its own
+// poller.
 func TestJSWithAccessToken(t *testing.T) {
 	peer.Node(t)
 	engines(t, func(t *testing.T, db string) { officialFlow(t, db, "threelo.mjs", "complete.mjs") })

@@ -16,7 +16,8 @@ import (
 	"github.com/tabard-id/tabard/internal/e2e/peer"
 )
 
-// logLines parses a log: each line one JSON object, and no character in it that a terminal or another reader would act on.
+// logLines parses a log: each line one JSON object, and no character in it that a terminal or another reader would act
+// on.
 func logLines(t *testing.T, log string) []map[string]any {
 	t.Helper()
 	var lines []map[string]any

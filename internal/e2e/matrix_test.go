@@ -76,8 +76,8 @@ func (m *matrix) under(d *delegated) *wat {
 	return t
 }
 
-// TestA01_MatrixOfTheDataPlane is the full cross product of the small world: who calls, which agent's and user's token, at
-// which provider, by which operation. A token that is released is the very one of that agent, user and provider.
+// TestA01_MatrixOfTheDataPlane is the full cross product of the small world: who calls, which agent's and user's token,
+// at which provider, by which operation. A token that is released is the very one of that agent, user and provider.
 func TestA01_MatrixOfTheDataPlane(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		m := newMatrix(t, db)

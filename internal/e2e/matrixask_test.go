@@ -93,8 +93,8 @@ func names(params string) (all []string) {
 	return all
 }
 
-// widens reports whether a parameter is one of those that the documents name: in any case, and with dots, hyphens or nothing
-// for underscores.
+// widens reports whether a parameter is one of those that the documents name: in any case, and with dots, hyphens or
+// nothing for underscores.
 func widens(name string) bool {
 	for _, w := range []string{"authorization_details", "claims", "requested_token_type", "optional_scope", "include_granted_scopes", "user_scope"} {
 		if strings.NewReplacer("_", "", "-", "", ".", "").Replace(strings.ToLower(name)) == strings.ReplaceAll(w, "_", "") {
@@ -114,8 +114,8 @@ func (q ask) refused() bool {
 	return false
 }
 
-// naming are those of the custom parameters that name the token: all but what the catalogue, and the tag of each provider here
-// (label), say is presentation.
+// naming are those of the custom parameters that name the token: all but what the catalogue, and the tag of each
+// provider here (label), say is presentation.
 func (q ask) naming() string {
 	params := parametersOf(q.params)
 	maps.DeleteFunc(params, func(name, _ string) bool { return name == "prompt" || name == "display" || name == "label" })

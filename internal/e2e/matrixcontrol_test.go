@@ -8,8 +8,8 @@ import (
 	"github.com/tabard-id/tabard/api"
 )
 
-// Who may do what beside the data plane, by docs/policy.md. Every operation of the models is in one of these lists, in none of
-// which it is by what the server does.
+// Who may do what beside the data plane, by docs/policy.md. Every operation of the models is in one of these lists, in
+// none of which it is by what the server does.
 const (
 	// root, admin and auditor
 	readOps = `GetApiKeyCredentialProvider GetOauth2CredentialProvider GetTokenVault GetWorkloadIdentity ListApiKeyCredentialProviders
@@ -68,8 +68,8 @@ func controlOps() (ops []api.Operation) {
 	return ops
 }
 
-// directory is the names of what an account has, by the members that name it. of is the account in names that are in one
-// only, and with a number that no account has they are nobody's.
+// directory is the names of what an account has, by the members that name it. of is the account in names that are in
+// one only, and with a number that no account has they are nobody's.
 func (m *matrix) directory(account, of string) map[string]any {
 	var rule, connection string
 	if account == of {

@@ -107,8 +107,9 @@ func TestF16_MatrixOfForeignNames(t *testing.T) {
 	m.audited()
 }
 
-// F16 and A02: what an operation of the data plane is given in the place of something of one's own, of another agent, user or
-// account: tokens, sessions, connections, delegations, providers. To whom it is not, it is as if it were not there.
+// F16 and A02: what an operation of the data plane is given in the place of something of one's own, of another agent,
+// user or account: tokens, sessions, connections, delegations, providers. To whom it is not, it is as if it were not
+// there.
 func TestF16_MatrixOfForeignSubjects(t *testing.T) {
 	m := newMatrix(t, daemon.SQLite)
 	h := m.deals()
@@ -170,8 +171,8 @@ func (m *matrix) foreignToken(a *actor, t *wat) (pairs []twins) {
 	return pairs
 }
 
-// foreignThings are, with a token of the account, sessions and connections of others, and, for a principal that does not
-// act for the agent, the account's own providers.
+// foreignThings are, with a token of the account, sessions and connections of others, and, for a principal that does
+// not act for the agent, the account's own providers.
 func (m *matrix) foreignThings(a *actor, t *wat, all []*session) (pairs []twins) {
 	for _, s := range all {
 		if s.person() != t.person && (s.agent == t.agent || s.user == t.user) {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The oracle. It says what is expected of a cell, by docs/policy.md and docs/design.md, and by what this test has written and done itself. It asks
-// no code of the server.
+// The oracle. It says what is expected of a cell, by docs/policy.md and docs/design.md, and by what this test has
+// written and done itself. It asks no code of the server.
 
 // person is a user at an agent.
 type person struct{ account, agent, user string }
@@ -404,7 +404,8 @@ func (o *truth) apiKey(a *actor, t *wat, provider string) want {
 	return want{kind: wantToken, text: o.apiKeys[a.account+"/"+provider]}
 }
 
-// handing is what a policy is asked where an agent takes over a token that another handed on: it has come through that one.
+// handing is what a policy is asked where an agent takes over a token that another handed on: it has come through that
+// one.
 func handing(t *wat, to string) question {
 	q := t.asking("exchange")
 	q.agent, q.from, q.through = to, t.agent, slices.Concat([]string{t.agent}, t.through)

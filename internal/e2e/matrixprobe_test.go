@@ -157,8 +157,8 @@ func (m *matrix) build(p *probe) (*http.Request, error) {
 	return r, nil
 }
 
-// run sends the probes: those that change nothing side by side, and then the others one after the other, each with what is
-// expected by then.
+// run sends the probes: those that change nothing side by side, and then the others one after the other, each with what
+// is expected by then.
 func (m *matrix) run(probes []*probe) {
 	m.t.Helper()
 	var quiet, loud []*probe

@@ -20,8 +20,8 @@ const (
 	forAll   = "/suite"  // a token is for one API, and a refresh token for all
 )
 
-// grantor is a provider that says yes to everything at once, and whose tokens can be told from one another: each is issued
-// once. What the parameter label of the authorization request says is in it.
+// grantor is a provider that says yes to everything at once, and whose tokens can be told from one another: each is
+// issued once. What the parameter label of the authorization request says is in it.
 type grantor struct {
 	url string
 
@@ -63,7 +63,8 @@ func sayJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// token redeems each code once. With a code, only the scope offline_access brings a refresh token, which serves every API.
+// token redeems each code once. With a code, only the scope offline_access brings a refresh token, which serves every
+// API.
 func (g *grantor) token(w http.ResponseWriter, r *http.Request, path string) {
 	_ = r.ParseForm()
 	kind, q := r.PostForm.Get("grant_type"), r.PostForm

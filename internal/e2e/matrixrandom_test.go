@@ -25,7 +25,8 @@ type gambler struct {
 }
 
 // TestA01_MatrixOfRandomCases draws 10,000 cases over all operations, principals, tokens and names. Between batches it
-// disables, freezes, forbids, revokes and ends things, or takes that back, and lets time pass. TABARD_MATRIX_SEED repeats a run.
+// disables, freezes, forbids, revokes and ends things, or takes that back, and lets time pass. TABARD_MATRIX_SEED
+// repeats a run.
 func TestA01_MatrixOfRandomCases(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		cases, batches := 10_000, 20

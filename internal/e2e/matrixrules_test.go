@@ -8,8 +8,8 @@ import (
 
 // The policies of the matrix: what they say in Cedar, and by docs/policy.md what that means.
 
-// onOAuth2 stands among the providers of a right for each OAuth2 provider. Of two kinds with one name the API-key provider is
-// "key:NAME".
+// onOAuth2 stands among the providers of a right for each OAuth2 provider. Of two kinds with one name the API-key
+// provider is "key:NAME".
 const onOAuth2 = "each OAuth2 provider"
 
 func keyOf(provider string) string { return "key:" + provider }
@@ -134,7 +134,8 @@ func kindOf(user string) string {
 	return "verified"
 }
 
-// may reports whether the principal may do what agents do: it acts for the agent, a policy permits it and none forbids it.
+// may reports whether the principal may do what agents do: it acts for the agent, a policy permits it and none forbids
+// it.
 func (o *truth) may(a *actor, q question) bool {
 	switch {
 	case !acts(a, "agent", q.agent), slices.Contains(a.roles, "root"):

@@ -127,8 +127,8 @@ func (m *matrix) sessions(held bool) (all []*session) {
 	return all
 }
 
-// confirmations has the actors try to complete each session for each user: first those who may not, and then the others.
-// What the first did has changed nothing if the right one succeeds.
+// confirmations has the actors try to complete each session for each user: first those who may not, and then the
+// others. What the first did has changed nothing if the right one succeeds.
 func (m *matrix) confirmations(may func(a *actor) bool) {
 	m.t.Helper()
 	for _, held := range []bool{false, true} {
@@ -165,8 +165,8 @@ func TestC03_MatrixOfConfirmationsByApplications(t *testing.T) {
 	newMatrix(t, daemon.SQLite).confirmations(func(a *actor) bool { return slices.Contains(a.roles, "consent-app") })
 }
 
-// A03: inside one agent, what is alice's is never bob's: sessions by their URI, connections by their id, whoever calls and
-// whichever token is shown. A user who finishes another's session ends it.
+// A03: inside one agent, what is alice's is never bob's: sessions by their URI, connections by their id, whoever calls
+// and whichever token is shown. A user who finishes another's session ends it.
 func TestA03_MatrixOfUsersInOneAgent(t *testing.T) {
 	m := newMatrix(t, daemon.SQLite)
 	h := m.deals()
@@ -205,8 +205,8 @@ func TestA03_MatrixOfUsersInOneAgent(t *testing.T) {
 	m.audited()
 }
 
-// B01: a workload access token is never enough: whoever shows one for an agent that it does not act for is refused, at every
-// operation, and that is in the trail.
+// B01: a workload access token is never enough: whoever shows one for an agent that it does not act for is refused, at
+// every operation, and that is in the trail.
 func TestB01_MatrixOfStolenTokens(t *testing.T) {
 	m := newMatrix(t, daemon.SQLite)
 	var probes []*probe

@@ -29,8 +29,8 @@ func (m *matrix) trail(account string) (records []api.AuditRecord) {
 	}
 }
 
-// audited holds the trail against all that was sent: each refusal left a record, each release exactly one that says what
-// it was, and nothing else says that something was released.
+// audited holds the trail against all that was sent: each refusal left a record, each release exactly one that says
+// what it was, and nothing else says that something was released.
 func (m *matrix) audited() {
 	m.t.Helper()
 	byRequest, releases := map[string][]api.AuditRecord{}, 0

@@ -13,9 +13,9 @@ import (
 	"github.com/tabard-id/tabard/internal/daemon"
 )
 
-// The wide world has more providers, principals, tokens and ways to ask than the small one, of which it is the rest: tokens that
-// came through agents or under delegations, custom parameters, APIs of one vendor, scopes that nobody knows, and two kinds of
-// providers with one name.
+// The wide world has more providers, principals, tokens and ways to ask than the small one, of which it is the rest:
+// tokens that came through agents or under delegations, custom parameters, APIs of one vendor, scopes that nobody
+// knows, and two kinds of providers with one name.
 
 // operatorsVendors are the vendors of the wide world: one without scopes, and one like Microsoft Entra.
 const operatorsVendors = `[
@@ -23,8 +23,8 @@ const operatorsVendors = `[
 	{"name": "SuiteOauth2", "config": "includedOauth2ProviderConfig", "tenant": true, "authMethod": "client_secret_post", "verified": "documentation", "rotation": "none",
 		"resources": {"default": "https://one.example", "free": ["openid", "offline_access"], "whole": ".default"}}]`
 
-// wideCast is who calls in the wide world: those of the small one, and one for each way in which policies can tell requests
-// apart.
+// wideCast is who calls in the wide world: those of the small one, and one for each way in which policies can tell
+// requests apart.
 func wideCast() []actor {
 	rest := []string{"mint", "assert", "report", "describe", "exchange"}
 	all := append([]string{"release"}, rest...)
@@ -188,8 +188,8 @@ func waysToAsk() (all []ask) {
 // wholeMatrix reports whether all is to be tried, as in make verify.
 func wholeMatrix() bool { return os.Getenv("TABARD_MATRIX_WHOLE") != "" }
 
-// sample says whether a cell is tried, of which a part is in make test and the whole in make verify. TABARD_MATRIX_SEED repeats a
-// run.
+// sample says whether a cell is tried, of which a part is in make test and the whole in make verify. TABARD_MATRIX_SEED
+// repeats a run.
 func sample(t *testing.T, part float64) func() bool {
 	t.Helper()
 	seed, err := strconv.ParseUint(os.Getenv("TABARD_MATRIX_SEED"), 10, 64)
@@ -204,8 +204,8 @@ func sample(t *testing.T, part float64) func() bool {
 	return func() bool { return r.Float64() < part }
 }
 
-// M02 to M07: the cross product of who calls, with which token, and what for, over each operation that takes a workload access
-// token. No way of asking gets more than another, and what is released is the very token of that place.
+// M02 to M07: the cross product of who calls, with which token, and what for, over each operation that takes a workload
+// access token. No way of asking gets more than another, and what is released is the very token of that place.
 func TestM06_MatrixOfEveryDoor(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		m := newWide(t, db)
@@ -252,8 +252,8 @@ func TestM06_MatrixOfEveryDoor(t *testing.T) {
 	})
 }
 
-// passed is what comes between the minting of the tokens and their use, in one account: a delegation ends, and an agent is
-// disabled and enabled again.
+// passed is what comes between the minting of the tokens and their use, in one account: a delegation ends, and an agent
+// is disabled and enabled again.
 func (m *matrix) passed(tokens []*wat) {
 	m.t.Helper()
 	boss := m.actor(tenant, "root")
@@ -306,8 +306,8 @@ func (m *matrix) visits() (all []*session) {
 	return all
 }
 
-// ended lets the short delegations end: what was minted under them is dead then, whoever it was handed on to, and nothing is
-// minted under them any more. Their own connections are reported, which is the last thing here.
+// ended lets the short delegations end: what was minted under them is dead then, whoever it was handed on to, and
+// nothing is minted under them any more. Their own connections are reported, which is the last thing here.
 func (m *matrix) ended(tokens []*wat) {
 	m.t.Helper()
 	m.ahead.Add(int64(11 * time.Minute))

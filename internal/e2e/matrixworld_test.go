@@ -16,8 +16,8 @@ import (
 // matrixTransport keeps connections: a matrix is many small requests to one server.
 var matrixTransport = &http.Transport{MaxIdleConnsPerHost: 16}
 
-// The small world of the matrix. It is there twice, in two accounts, with the same names. What is of somebody named after
-// an agent acts for that agent.
+// The small world of the matrix. It is there twice, in two accounts, with the same names. What is of somebody named
+// after an agent acts for that agent.
 const (
 	inHome = daemon.DefaultAccount // the installation's own account; the other is tenant
 

@@ -54,8 +54,8 @@ func places(shapes map[string]json.RawMessage, name, text string, depth int) (al
 	return all
 }
 
-// M18: a credential in the place of a name, or of any other text, is refused with the member's name before it reaches the log
-// or the trail: in every member of every operation, in forms, and in paths.
+// M18: a credential in the place of a name, or of any other text, is refused with the member's name before it reaches
+// the log or the trail: in every member of every operation, in forms, and in paths.
 func TestM18_CredentialsInThePlaceOfNames(t *testing.T) {
 	w := newBare(t, daemon.SQLite)
 	w.workload("calendar")

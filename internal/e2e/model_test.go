@@ -65,8 +65,8 @@ func newInputs(t *testing.T, values map[string]any) *inputs {
 	return in
 }
 
-// request returns the target and the body of an operation. Members that are not required are there where values has them
-// and all says so.
+// request returns the target and the body of an operation. Members that are not required are there where values has
+// them and all says so.
 func (in *inputs) request(t *testing.T, op, path string, all bool) (target, body string) {
 	t.Helper()
 	for _, m := range in.models {

@@ -20,7 +20,8 @@ import (
 	"github.com/tabard-id/tabard/internal/oauth/oauthtest"
 )
 
-// organizations is a world in which an agent may act at calendar, where users consent, and at desk, where they need not.
+// organizations is a world in which an agent may act at calendar, where users consent, and at desk, where they need
+// not.
 type organizations struct {
 	*world
 	jwt               func(user string) string
@@ -101,8 +102,8 @@ func (o *organizations) connections(provider string) map[string]string {
 	return states
 }
 
-// TestM05_OrganizationAThenB asks for a token of org-a and then of org-b, in each flow, as an agent does: each is answered with
-// its own, in the same process and after a restart of nothing, and so are polls and reports.
+// TestM05_OrganizationAThenB asks for a token of org-a and then of org-b, in each flow, as an agent does: each is
+// answered with its own, in the same process and after a restart of nothing, and so are polls and reports.
 func TestM05_OrganizationAThenB(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		o := newOrganizations(t, db)
@@ -173,8 +174,8 @@ func TestM05_TwentyConnectionsOfOneUser(t *testing.T) {
 	})
 }
 
-// TestM05_AllConnectionsOfAProvider: what is said of a provider or a user is said of every connection there, whatever its
-// parameters: a delegation serves each within its scopes, and an end ends each.
+// TestM05_AllConnectionsOfAProvider: what is said of a provider or a user is said of every connection there, whatever
+// its parameters: a delegation serves each within its scopes, and an end ends each.
 func TestM05_AllConnectionsOfAProvider(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		o := newOrganizations(t, db)
@@ -233,8 +234,8 @@ func TestM05_AllConnectionsOfAProvider(t *testing.T) {
 	})
 }
 
-// TestM04_AllowedParametersOverTheWire: the setting is a member of ours beside those of AWS, and a tag for AWS's clients. An
-// update by those leaves it, and what is taken off it ends a session.
+// TestM04_AllowedParametersOverTheWire: the setting is a member of ours beside those of AWS, and a tag for AWS's
+// clients. An update by those leaves it, and what is taken off it ends a session.
 func TestM04_AllowedParametersOverTheWire(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		o := newOrganizations(t, db)
@@ -303,8 +304,9 @@ func TestM04_AllowedParametersOverTheWire(t *testing.T) {
 const apis = `[{"name":"ApisOauth2","config":"includedOauth2ProviderConfig","authMethod":"client_secret_post","verified":"scripted","tenant":true,
 	"resources":{"default":"api://default","free":["openid"]}}]`
 
-// TestM05_ConnectionsSayTheirResource: two connections of one agent at one provider say what each is for. A question that
-// no token answers is refused as the request for it is, and a question that names parameters is answered for those.
+// TestM05_ConnectionsSayTheirResource: two connections of one agent at one provider say what each is for. A question
+// that no token answers is refused as the request for it is, and a question that names parameters is answered for
+// those.
 func TestM05_ConnectionsSayTheirResource(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		file := filepath.Join(t.TempDir(), "vendors.json")

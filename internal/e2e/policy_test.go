@@ -92,8 +92,8 @@ func (w *world) members() func(user string, groups ...string) string {
 	}
 }
 
-// TestPoliciesDecideOnTheUsersGroups releases a key for the users of one group of their issuer's, also to a sub-agent that
-// the user's token was handed on to. No record and no line of the log has a group.
+// TestPoliciesDecideOnTheUsersGroups releases a key for the users of one group of their issuer's, also to a sub-agent
+// that the user's token was handed on to. No record and no line of the log has a group.
 func TestPoliciesDecideOnTheUsersGroups(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		w := newBare(t, db)

@@ -30,8 +30,8 @@ const (
 	quickstartPatience = time.Minute
 )
 
-// quickstart is what README.md has a reader start: a server with nothing configured but --dev, and what `tabard env` says
-// of it. oidc-provider stands where Google stands.
+// quickstart is what README.md has a reader start: a server with nothing configured but --dev, and what `tabard env`
+// says of it. oidc-provider stands where Google stands.
 type quickstart struct {
 	*world
 	env      []string

@@ -18,7 +18,8 @@ type exchange struct {
 	body        string
 }
 
-// relay stands in front of a server, passes everything on and shows it to the test. It can answer in the server's place.
+// relay stands in front of a server, passes everything on and shows it to the test. It can answer in the server's
+// place.
 type relay struct {
 	URL string
 

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// M02: an agent that asks for no scopes gets nothing that a list of scopes would have to cover: not by a policy, past a deny, nor
-// under a delegation, and nobody is asked to consent to what could not be used. If the provider names the scopes, they count.
+// M02: an agent that asks for no scopes gets nothing that a list of scopes would have to cover: not by a policy, past a
+// deny, nor under a delegation, and nobody is asked to consent to what could not be used. If the provider names the
+// scopes, they count.
 func TestM02_NoScopesAskedAndNoneNamed(t *testing.T) {
 	engines(t, func(t *testing.T, db string) {
 		m := newMatrix(t, db)

@@ -32,7 +32,8 @@ import (
 
 const agentsAWSKey = "AKIAREALKEYOFTHEPOD0"
 
-// pod is an agent with a sidecar: a server that trusts the cluster's tokens, users' tokens of their company, and a calendar.
+// pod is an agent with a sidecar: a server that trusts the cluster's tokens, users' tokens of their company, and a
+// calendar.
 type pod struct {
 	*world
 	platform *platform
@@ -198,9 +199,9 @@ func (d *pod) wantBooked(got invocation, summary string) {
 	}
 }
 
-// TestSidecarRunsAnUnmodifiedAgent: an agent that was written for AgentCore's Runtime books events for alice. She consents
-// once; the second time the token comes from the vault. The pod has no secret of Tabard's, only the token of its platform, and
-// its other AWS client keeps its real credentials. bob is asked for his own consent.
+// TestSidecarRunsAnUnmodifiedAgent: an agent that was written for AgentCore's Runtime books events for alice. She
+// consents once; the second time the token comes from the vault. The pod has no secret of Tabard's, only the token of
+// its platform, and its other AWS client keeps its real credentials. bob is asked for his own consent.
 func TestSidecarRunsAnUnmodifiedAgent(t *testing.T) {
 	peer.Python(t)
 	d := newPod(t)
@@ -354,8 +355,8 @@ func TestSidecarTellsWhoWasStopped(t *testing.T) {
 	}
 }
 
-// When the pod's rule is removed its sidecar is refused within two seconds, and the agent's author reads whose credentials
-// those were.
+// When the pod's rule is removed its sidecar is refused within two seconds, and the agent's author reads whose
+// credentials those were.
 func TestSidecarEndsWithItsRule(t *testing.T) {
 	d := newPod(t)
 	client := agentsClient(d.beside)

@@ -59,8 +59,8 @@ func portOf(t *testing.T, address string) string {
 	return port
 }
 
-// TestF15_NothingListensThatWasNotAskedFor scans the process's own ports, and looks for the operator's surface on the main
-// listener.
+// TestF15_NothingListensThatWasNotAskedFor scans the process's own ports, and looks for the operator's surface on the
+// main listener.
 func TestF15_NothingListensThatWasNotAskedFor(t *testing.T) {
 	before := listening(t)
 	w := newBare(t, daemon.SQLite)
@@ -89,14 +89,14 @@ func TestF15_NothingListensThatWasNotAskedFor(t *testing.T) {
 	}
 }
 
-// open are the operations that touch nothing, and so ask no more of a caller than a signature: they say that there is none
-// of what they are for.
+// open are the operations that touch nothing, and so ask no more of a caller than a signature: they say that there is
+// none of what they are for.
 func open(op string) bool {
 	return strings.Contains(op, "Payment") || strings.Contains(op, "ConsentPortal") || strings.Contains(op, "ResourcePolicy")
 }
 
-// TestF15_ControlOperationsAreRefused sends every operation of the models without a signature, and those that administer
-// or inspect as an agent that policies permit nothing.
+// TestF15_ControlOperationsAreRefused sends every operation of the models without a signature, and those that
+// administer or inspect as an agent that policies permit nothing.
 func TestF15_ControlOperationsAreRefused(t *testing.T) {
 	w := newBare(t, daemon.SQLite)
 	agent := w.newcomer("agent", "calendar-agent")

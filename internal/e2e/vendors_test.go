@@ -16,8 +16,8 @@ import (
 const acme = `[{"name":"AcmeOauth2","config":"includedOauth2ProviderConfig","authMethod":"client_secret_post","verified":"documentation",
 	"issuer":"https://login.acme.example","authorizationEndpoint":"https://login.acme.example/a","tokenEndpoint":"https://login.acme.example/t"}]`
 
-// Every vendor of the contract, and one of the operator's own, is created through the API by its member of the union, and
-// comes back in the same member with the endpoints that it has.
+// Every vendor of the contract, and one of the operator's own, is created through the API by its member of the union,
+// and comes back in the same member with the endpoints that it has.
 func TestEveryVendor(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "vendors.json")
 	if err := os.WriteFile(file, []byte(acme), 0o600); err != nil {

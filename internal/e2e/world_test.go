@@ -189,7 +189,8 @@ func (w *world) put(name, text string) {
 	}
 }
 
-// allow permits a principal all that agents do, and to take the tokens that the usual agents hand on. Its roles and pairings bound it still.
+// allow permits a principal all that agents do, and to take the tokens that the usual agents hand on. Its roles and
+// pairings bound it still.
 func (w *world) allow(principal string) {
 	w.t.Helper()
 	w.put("all:"+principal, agentPolicy(principal))
@@ -201,7 +202,8 @@ func agentPolicy(principal string) string {
 		when { ["", "planner", "booker", "agent", "calendar-agent"].contains(context.from) };`, principal)
 }
 
-// principal makes a principal with an access key. An agent may do all that agents do: newcomer makes one that may nothing.
+// principal makes a principal with an access key. An agent may do all that agents do: newcomer makes one that may
+// nothing.
 func (w *world) principal(name, workload string, roles ...string) key {
 	w.t.Helper()
 	in := map[string]any{"name": name, "roles": roles}

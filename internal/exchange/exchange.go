@@ -1,12 +1,12 @@
 // Package exchange makes tokens for others out of workload access tokens (RFC 8693), and says which of them still live
 // (RFC 7662, RFC 7009).
 //
-// Security argument: a workload access token says who a user and an agent are, to this server alone. What others may read
-// is another token of another type, for one audience, with the scopes that were asked for and that policies allow, and
-// never for longer than the token it came from. Who the user is it says by a subject that is of use with that audience
-// only, and who acts by a chain that is built here and not taken from anybody. Only the agent that asks counts for the
-// decision: the agents before it are history, which a policy may forbid and never permit by. Each token that was made is
-// remembered until it ends, with what it rests on, so that it is told for dead as soon as that is.
+// Security argument: a workload access token says who a user and an agent are, to this server alone. What others may
+// read is another token of another type, for one audience, with the scopes that were asked for and that policies allow,
+// and never for longer than the token it came from. Who the user is it says by a subject that is of use with that
+// audience only, and who acts by a chain that is built here and not taken from anybody. Only the agent that asks counts
+// for the decision: the agents before it are history, which a policy may forbid and never permit by. Each token that
+// was made is remembered until it ends, with what it rests on, so that it is told for dead as soon as that is.
 package exchange
 
 import (
@@ -146,8 +146,8 @@ func (s *Service) Exchange(ctx context.Context, caller access.Caller, r Request)
 	return Issued{Token: token, Expires: e.Expires, Scopes: facts.Scopes}, nil
 }
 
-// decide asks the Guard for the scopes that were asked for or, where policies allow fewer, for those (RFC 6749 §3.3). Where
-// they allow none of them it is the refusal of all.
+// decide asks the Guard for the scopes that were asked for or, where policies allow fewer, for those (RFC 6749 §3.3).
+// Where they allow none of them it is the refusal of all.
 func (s *Service) decide(ctx context.Context, caller access.Caller, facts *access.Facts) (access.Receipt, error) {
 	const action = access.ExchangeToken
 	about := ErrTarget
@@ -211,8 +211,8 @@ func (s *Service) actors(account access.Account, names []string) map[string]any 
 	return act
 }
 
-// ExchangeForWorkload makes a workload access token for the workload identity, named by its name or ARN, out of one that
-// another handed on to it. Errors are as for identity.Service.MintTokenThrough.
+// ExchangeForWorkload makes a workload access token for the workload identity, named by its name or ARN, out of one
+// that another handed on to it. Errors are as for identity.Service.MintTokenThrough.
 func (s *Service) ExchangeForWorkload(ctx context.Context, caller access.Caller, subject secret.Text, workload string) (identity.Through, error) {
 	if strings.HasPrefix(workload, "arn:") {
 		name, ok := strings.CutPrefix(workload, identity.Workload{Account: caller.Account}.ARN(s.Region))

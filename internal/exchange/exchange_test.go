@@ -147,8 +147,8 @@ func (w *world) read(token secret.Text) jws.Claims {
 	return c
 }
 
-// B08: whatever is asked for and whatever policies allow, a token has no scope that was not asked for and none that is not
-// allowed, it has all that are both, and it lives neither longer than ten minutes nor than what it was made of.
+// B08: whatever is asked for and whatever policies allow, a token has no scope that was not asked for and none that is
+// not allowed, it has all that are both, and it lives neither longer than ten minutes nor than what it was made of.
 func TestB08_ExchangeNeverWidens(t *testing.T) {
 	w := newWorld(t)
 	words := []string{"read", "write", "delete", "admin", "openid", "a:b", "x/y", "read write", ""}
@@ -354,8 +354,8 @@ func TestRotateKeyIsTheInstallationsOwn(t *testing.T) {
 	}
 }
 
-// M09: each account is an issuer of its own, with keys of its own. A service that trusts one account's issuer takes no token
-// of another; rotating and revoking the keys of one does nothing to the other's.
+// M09: each account is an issuer of its own, with keys of its own. A service that trusts one account's issuer takes no
+// token of another; rotating and revoking the keys of one does nothing to the other's.
 func TestM09_EachAccountIsAnIssuer(t *testing.T) {
 	w := newWorld(t)
 	ours, err := w.Exchange(t.Context(), agent("planner"), exchange.Request{Subject: w.wat("planner", "alice"), Audience: "reports"})

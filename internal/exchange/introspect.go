@@ -13,10 +13,11 @@ import (
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
-// Introspect says what a token for others says, where it is one of the caller's account and still good: signed here by a
-// key that was not revoked, not ended, not revoked itself, and what it rests on holds. Of anything else it says nothing but
-// that, by a nil map and no error (RFC 7662 §2.2). A workload access token is nothing to it: no resource server should see
-// one, and whoever has found one would learn from the answer who the user is. Errors: Denied where a policy forbids it.
+// Introspect says what a token for others says, where it is one of the caller's account and still good: signed here by
+// a key that was not revoked, not ended, not revoked itself, and what it rests on holds. Of anything else it says
+// nothing but that, by a nil map and no error (RFC 7662 §2.2). A workload access token is nothing to it: no resource
+// server should see one, and whoever has found one would learn from the answer who the user is. Errors: Denied where a
+// policy forbids it.
 func (s *Service) Introspect(ctx context.Context, caller access.Caller, token secret.Text) (map[string]any, error) {
 	claims, e, err := s.find(ctx, caller.Account, token)
 	facts := access.Facts{Outcome: "inactive"}
@@ -67,7 +68,8 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, token secret
 	return unlessDead(err)
 }
 
-// unlessDead is nil for the faults that say that a token is good for nothing, and err for those that say nothing about it.
+// unlessDead is nil for the faults that say that a token is good for nothing, and err for those that say nothing about
+// it.
 func unlessDead(err error) error {
 	for _, code := range []fault.Code{fault.Unauthenticated, fault.Invalid, fault.NotFound} {
 		if errors.Is(err, code) {

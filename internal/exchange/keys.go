@@ -14,8 +14,8 @@ func (s *Service) Issuer(account access.Account) string {
 	return s.Signing.Issuer(signing.AccountTokens(string(account)))
 }
 
-// Keys lists the keys that sign for the caller's account in the order in which they sign: those of its own tokens, and those
-// of the installation.
+// Keys lists the keys that sign for the caller's account in the order in which they sign: those of its own tokens, and
+// those of the installation.
 func (s *Service) Keys(ctx context.Context, caller access.Caller) ([]signing.Key, error) {
 	if err := s.Guard.Permit(ctx, caller, access.ListSigningKeys, access.Facts{}); err != nil {
 		return nil, err
@@ -45,9 +45,10 @@ func purposeOf(caller access.Caller, p signing.Purpose) signing.Purpose {
 	return p
 }
 
-// RotateKey replaces the key that signs for the purpose; see signing.Service.Rotate. The purpose Tokens is of the caller's
-// account. The keys of the others sign for every account, so that it takes an administrator of the installation's own
-// account, and to revoke those of the trail its root. Errors: Denied; Invalid (Field "purpose") for a purpose that there is not.
+// RotateKey replaces the key that signs for the purpose; see signing.Service.Rotate. The purpose Tokens is of the
+// caller's account. The keys of the others sign for every account, so that it takes an administrator of the
+// installation's own account, and to revoke those of the trail its root. Errors: Denied; Invalid (Field "purpose") for
+// a purpose that there is not.
 func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing.Purpose, revoke bool) (signing.Key, error) {
 	facts := access.Facts{Resource: "signing-key/" + string(p), Outcome: "rotated"}
 	if revoke {

@@ -15,9 +15,9 @@ const (
 	maxScope  = 256 // bytes
 )
 
-// checkTarget refuses what no token is made for: what is no name, a URI with a fragment or without a path to it (RFC 8707
-// §2), and this server, whose tokens for others are of no use to itself (threat B06). An audience that is the ARN of a workload
-// identity is asked for with another type of token.
+// checkTarget refuses what no token is made for: what is no name, a URI with a fragment or without a path to it (RFC
+// 8707 §2), and this server, whose tokens for others are of no use to itself (threat B06). An audience that is the ARN
+// of a workload identity is asked for with another type of token.
 func (s *Service) checkTarget(audience string) error {
 	const field = "audience"
 	switch {

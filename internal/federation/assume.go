@@ -64,13 +64,13 @@ type Session struct {
 }
 
 // Assume gives session credentials of a principal to whoever holds a token that a rule maps to it. The duration is the
-// caller's choice, an hour at most, and not bound by the token's own end: AWS does the same, and tokens of pods are often
-// shorter than a useful session. The record of it is durable before Assume returns.
+// caller's choice, an hour at most, and not bound by the token's own end: AWS does the same, and tokens of pods are
+// often shorter than a useful session. The record of it is durable before Assume returns.
 //
-// The errors are Invalid for a request that is malformed; Unauthenticated for a token that is, and CredentialsExpired for
-// one that is over, which depend on nothing but the token; Unavailable, which wraps ErrIssuer where it is the issuer that
-// cannot be asked; and Denied for everything else, in the same words whether the role does not exist, is of another
-// account, or the token fits no rule of it.
+// The errors are Invalid for a request that is malformed; Unauthenticated for a token that is, and CredentialsExpired
+// for one that is over, which depend on nothing but the token; Unavailable, which wraps ErrIssuer where it is the
+// issuer that cannot be asked; and Denied for everything else, in the same words whether the role does not exist, is of
+// another account, or the token fits no rule of it.
 func (s *Service) Assume(ctx context.Context, q Request) (Session, error) {
 	if q.Duration == 0 {
 		q.Duration = MaxDuration
@@ -107,9 +107,9 @@ func callerOf(g Grant, key string) access.Caller {
 	return access.Caller{Account: g.Account, Principal: g.To.ID, Name: g.To.Name, AccessKey: key, Roles: g.To.Roles, Workloads: g.To.Workloads}
 }
 
-// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded, as often as strangers
-// allows, and with how many were not (threat M13). With useRecent, what
-// was verified a moment ago is not verified again; the rules and the principal are looked at each time.
+// admit verifies a token and finds the rule that leads to the role. Whoever is turned away is recorded, as often as
+// strangers allows, and with how many were not (threat M13). With useRecent, what was verified a moment ago is not
+// verified again; the rules and the principal are looked at each time.
 func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRecent bool) (verified, Grant, error) {
 	from := stranger{account: s.Account} // a stranger writes nothing into the trail of an account that does not trust the issuer he names
 	v, g, err := func() (verified, Grant, error) {
@@ -152,8 +152,9 @@ func (s *Service) admit(ctx context.Context, role Role, token secret.Text, useRe
 	return v, g, s.Guard.Refuse(ctx, access.Caller{Account: from.account}, access.AssumeRole, turned.rule, facts, turned.err)
 }
 
-// known verifies a token, and has its issuer review it. With useRecent, one that was good a moment ago is not verified again.
-// One that its issuer did not know is not asked about again for a while, whoever sends it: it does not become good.
+// known verifies a token, and has its issuer review it. With useRecent, one that was good a moment ago is not verified
+// again. One that its issuer did not know is not asked about again for a while, whoever sends it: it does not become
+// good.
 func (s *Service) known(ctx context.Context, i Issuer, p presented, useRecent bool) (verified, error) {
 	before, ok := s.recent.get(i.Account, p.text, i.UID, s.Now())
 	if ok && (useRecent || before.refused != nil) {
@@ -170,8 +171,8 @@ func (s *Service) known(ctx context.Context, i Issuer, p presented, useRecent bo
 	return v, err
 }
 
-// match finds the rule for a token: one that leads to the principal of that name, or, without a name, to the only principal
-// that any rule leads to.
+// match finds the rule for a token: one that leads to the principal of that name, or, without a name, to the only
+// principal that any rule leads to.
 func (t Trust) match(v verified, name string) (Grant, error) {
 	var fits []Grant
 	var misses []string

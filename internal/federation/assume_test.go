@@ -212,7 +212,8 @@ func TestJ09_RequestsAreChecked(t *testing.T) {
 	}
 }
 
-// J05: a principal that becomes root has no sessions and no bearers: what was given to a workload does not grow with it.
+// J05: a principal that becomes root has no sessions and no bearers: what was given to a workload does not grow with
+// it.
 func TestJ05_APrincipalThatBecameRoot(t *testing.T) {
 	w, _ := newAgent(t)
 	jwt := w.jwt(nil)

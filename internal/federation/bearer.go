@@ -10,7 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// PrincipalHeader names the principal that a bearer of a token means: its name, in the server's own account, or its role ARN.
+// PrincipalHeader names the principal that a bearer of a token means: its name, in the server's own account, or its
+// role ARN.
 const PrincipalHeader = "X-Tabard-Principal"
 
 // How long a verified token is not verified again, and how many of an account are remembered.
@@ -20,10 +21,11 @@ const (
 	maxRemembered    = 1024
 )
 
-// Bearer returns the caller that a workload's own token stands for: the principal that role names, or without a name the only
-// one that the account's rules lead to. Without an account it is the server's own. The errors are as for Assume; a token
-// that stands for more than one principal is Denied in words that name the header. That a token was verified is remembered
-// for a minute; whether issuer, rule and principal still stand is read each time, and may be one second old.
+// Bearer returns the caller that a workload's own token stands for: the principal that role names, or without a name
+// the only one that the account's rules lead to. Without an account it is the server's own. The errors are as for
+// Assume; a token that stands for more than one principal is Denied in words that name the header. That a token was
+// verified is remembered for a minute; whether issuer, rule and principal still stand is read each time, and may be one
+// second old.
 func (s *Service) Bearer(ctx context.Context, role Role, token secret.Text) (access.Caller, error) {
 	if role.Account == "" {
 		role.Account = s.Account
@@ -64,8 +66,8 @@ type remembered struct {
 
 func idOf(token secret.Text) tokenID { return sha256.Sum256([]byte(token.Expose())) }
 
-// get returns what is known of the token, where it was verified under this very issuer: one that was deleted and created
-// again has another uid.
+// get returns what is known of the token, where it was verified under this very issuer: one that was deleted and
+// created again has another uid.
 func (m *memory) get(account access.Account, token secret.Text, issuerUID string, now time.Time) (remembered, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

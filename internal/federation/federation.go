@@ -1,11 +1,12 @@
-// Package federation lets workloads in without a secret of ours: a token that their platform gave them, of an issuer that an
-// administrator trusts, stands for a principal of the account.
+// Package federation lets workloads in without a secret of ours: a token that their platform gave them, of an issuer
+// that an administrator trusts, stands for a principal of the account.
 //
-// Security argument: a workload is known only by a token that its issuer signed for us and for nobody else, that expires, and
-// that a rule of the account maps to a principal. What the token gives is short: credentials for an hour at most, which are
-// sealed into themselves, so that there is no table of them to steal. Whoever presents them, or the token itself, is checked
-// against the rule, the issuer and the principal as they stand now, at most a second old. No rule leads to the role root.
-// Whoever is turned away learns only what his own token says; the trail and the log have the reason.
+// Security argument: a workload is known only by a token that its issuer signed for us and for nobody else, that
+// expires, and that a rule of the account maps to a principal. What the token gives is short: credentials for an hour
+// at most, which are sealed into themselves, so that there is no table of them to steal. Whoever presents them, or the
+// token itself, is checked against the rule, the issuer and the principal as they stand now, at most a second old. No
+// rule leads to the role root. Whoever is turned away learns only what his own token says; the trail and the log have
+// the reason.
 package federation
 
 import (
@@ -112,8 +113,8 @@ type Vault interface {
 	OpenServer(ctx context.Context, ring vault.Ring, aad, ciphertext []byte) ([]byte, error)
 }
 
-// Reviewer asks an issuer itself about a token that was verified: whether what it was given to still exists. Which issuers
-// can be asked, and where, is the server's configuration alone.
+// Reviewer asks an issuer itself about a token that was verified: whether what it was given to still exists. Which
+// issuers can be asked, and where, is the server's configuration alone.
 type Reviewer interface {
 	// Reviews reports whether tokens of the issuer are to be reviewed.
 	Reviews(issuer string) bool

@@ -24,8 +24,8 @@ const (
 // spiffeScheme begins the name of a trust domain, and the id of each workload in it.
 const spiffeScheme = "spiffe://"
 
-// CreateIssuer trusts an issuer of workloads' tokens in the caller's account. It gives nobody anything: rules do. Where Kind
-// is "" the URL tells it. One that is trusted already is a Conflict.
+// CreateIssuer trusts an issuer of workloads' tokens in the caller's account. It gives nobody anything: rules do. Where
+// Kind is "" the URL tells it. One that is trusted already is a Conflict.
 func (s *Service) CreateIssuer(ctx context.Context, caller access.Caller, i Issuer) (Issuer, error) {
 	i.Account, i.UID, i.Created = caller.Account, newID("wis-"), s.Now()
 	i, err := s.checkIssuer(i)

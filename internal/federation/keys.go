@@ -20,8 +20,8 @@ type keys struct {
 	bundle *jwtbundle.Bundle
 }
 
-// readKeys reads a JWK set document. Of a trust domain's bundle only keys with the use jwt-svid count: the others are of
-// certificates, and a key must not do for both (SPIFFE Trust Domain and Bundle §4.2.2).
+// readKeys reads a JWK set document. Of a trust domain's bundle only keys with the use jwt-svid count: the others are
+// of certificates, and a key must not do for both (SPIFFE Trust Domain and Bundle §4.2.2).
 func readKeys(i keyring.Issuer, doc []byte) (keys, error) {
 	if !strings.HasPrefix(i.URL, spiffeScheme) {
 		set, err := jws.ParseSet(doc)
@@ -66,8 +66,8 @@ func svidKeys(doc []byte) ([]byte, error) {
 	return json.Marshal(map[string]any{"keys": chosen})
 }
 
-// verify checks the token's signature: strictly, and for a JWT-SVID also as the SPIFFE project's own library does, which
-// knows the algorithms, the types and the form of ids.
+// verify checks the token's signature: strictly, and for a JWT-SVID also as the SPIFFE project's own library does,
+// which knows the algorithms, the types and the form of ids.
 func (k keys) verify(i Issuer, p presented) error {
 	if err := p.Verify(k.set); err != nil {
 		return err

@@ -17,9 +17,9 @@ const (
 	maxStars      = 5
 )
 
-// CreateRule maps tokens of an issuer of the caller's account to a principal of it, whose name is r.Name. It is Invalid for a
-// principal with the role root, and for a rule that any workload of the issuer would fit; NotFound where the issuer or the
-// principal does not exist; Conflict where the same rule exists; and Limit where the issuer has too many.
+// CreateRule maps tokens of an issuer of the caller's account to a principal of it, whose name is r.Name. It is Invalid
+// for a principal with the role root, and for a rule that any workload of the issuer would fit; NotFound where the
+// issuer or the principal does not exist; Conflict where the same rule exists; and Limit where the issuer has too many.
 func (s *Service) CreateRule(ctx context.Context, caller access.Caller, r Rule) (Rule, error) {
 	if err := checkRule(r); err != nil {
 		return Rule{}, err

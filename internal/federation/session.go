@@ -18,8 +18,8 @@ import (
 	"github.com/tabard-id/tabard/internal/vault"
 )
 
-// Marks of session credentials. The id of a session's access key has 20 characters, as AWS's and ours; the prefix is not that
-// of keys which live in the database.
+// Marks of session credentials. The id of a session's access key has 20 characters, as AWS's and ours; the prefix is
+// not that of keys which live in the database.
 const (
 	keyIDPrefix    = "TABSTS"
 	secretPrefix   = "tabard_"
@@ -65,7 +65,8 @@ func (s *Service) seal(ctx context.Context, v verified, g Grant, name string, li
 	return Credentials{AccessKeyID: id, Secret: b.secret, Token: token, Expires: b.expires}, nil
 }
 
-// sealContext is the associated data of a session token: it opens only beside its own access key id, on a server of this URL.
+// sealContext is the associated data of a session token: it opens only beside its own access key id, on a server of
+// this URL.
 func (s *Service) sealContext(accessKeyID string) []byte {
 	return appendField(appendField(appendField(nil, "session"), s.Server), accessKeyID)
 }
@@ -105,10 +106,10 @@ func decodeBody(in []byte) (b body, ok bool) {
 	}, true
 }
 
-// Credential is what the verification of a signature needs of session credentials: the token of X-Amz-Security-Token and the
-// id of the access key that signed. A token that is none of ours, or of another key, and one whose rule, issuer or enabled
-// principal is no more, give the same SignatureUnknown fault; one that is over gives CredentialsExpired. What is read may be
-// one second old.
+// Credential is what the verification of a signature needs of session credentials: the token of X-Amz-Security-Token
+// and the id of the access key that signed. A token that is none of ours, or of another key, and one whose rule, issuer
+// or enabled principal is no more, give the same SignatureUnknown fault; one that is over gives CredentialsExpired.
+// What is read may be one second old.
 func (s *Service) Credential(ctx context.Context, accessKeyID string, token secret.Text) (identity.Credential, error) {
 	unknown := fault.New(fault.SignatureUnknown, "the session token is not one of this access key, or what it was given for has ended")
 	b, err := s.open(ctx, accessKeyID, token)
@@ -135,8 +136,8 @@ func (s *Service) Credential(ctx context.Context, accessKeyID string, token secr
 	}, nil
 }
 
-// current returns what a session rests on as it is now. It is NotFound where that is no more, and Denied where the issuer is
-// disabled.
+// current returns what a session rests on as it is now. It is NotFound where that is no more, and Denied where the
+// issuer is disabled.
 func (s *Service) current(ctx context.Context, b body) (Grant, error) {
 	trust, err := s.Store.WorkloadTrust(ctx, b.account, b.issuer)
 	if err != nil {
@@ -154,8 +155,8 @@ func (s *Service) current(ctx context.Context, b body) (Grant, error) {
 	return Grant{}, fault.New(fault.NotFound, "the rule %s is no more", b.rule)
 }
 
-// versionOf tells what is derived from one session's secret from what is derived from another's. It is negative: the versions
-// of keys in the database are not.
+// versionOf tells what is derived from one session's secret from what is derived from another's. It is negative: the
+// versions of keys in the database are not.
 func versionOf(token secret.Text) int64 {
 	sum := sha256.Sum256([]byte(token.Expose()))
 	return int64(binary.BigEndian.Uint64(sum[:]) | 1<<63)

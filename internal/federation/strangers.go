@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 )
 
-// How many refusals the trail takes of tokens that lead nowhere: a burst, and so many a second after it. Anybody can send such
-// tokens, a public issuer signs them for everybody, and each record is a durable write that stays.
+// How many refusals the trail takes of tokens that lead nowhere: a burst, and so many a second after it. Anybody can
+// send such tokens, a public issuer signs them for everybody, and each record is a durable write that stays.
 const (
 	strangersBurst  = 1000 // of tokens that nobody vouches for
 	strangersRefill = 10
@@ -16,8 +16,8 @@ const (
 	issuerRefill    = 2
 )
 
-// strangers are leaky buckets of such records, for each issuer that an account trusts one, so that no issuer's strangers hide
-// another's. There are as many as administrators trusted issuers. The zero strangers is empty.
+// strangers are leaky buckets of such records, for each issuer that an account trusts one, so that no issuer's
+// strangers hide another's. There are as many as administrators trusted issuers. The zero strangers is empty.
 type strangers struct {
 	mu      sync.Mutex // guards what follows
 	buckets map[stranger]*bucket

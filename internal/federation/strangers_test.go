@@ -12,8 +12,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Anybody can send tokens that nobody vouches for. They fill the trail no faster than a bound, and what a trusted issuer
-// signed is recorded all the same.
+// Anybody can send tokens that nobody vouches for. They fill the trail no faster than a bound, and what a trusted
+// issuer signed is recorded all the same.
 func TestJ07_StrangersDoNotFillTheTrail(t *testing.T) {
 	w, _ := newAgent(t)
 	before := w.count(account)
@@ -53,8 +53,9 @@ func (w *world) count(in access.Account) int {
 	}
 }
 
-// A public issuer signs tokens for everybody. Those that no rule fits fill the trail no faster than a bound, by each way in, the
-// next record says how many were left out, and what becomes of another issuer's and another account's tokens is recorded.
+// A public issuer signs tokens for everybody. Those that no rule fits fill the trail no faster than a bound, by each
+// way in, the next record says how many were left out, and what becomes of another issuer's and another account's
+// tokens is recorded.
 func TestM13_ValidTokensOfStrangersDoNotFillTheTrail(t *testing.T) {
 	w, _ := newAgent(t)
 	w.principal(other, "agent2", access.Agent)

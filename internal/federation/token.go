@@ -81,8 +81,8 @@ type presented struct {
 	expires  time.Time
 }
 
-// read reads a token and refuses what no issuer could make good: no expiry, no audience (as the tokens of Kubernetes' legacy
-// secrets, threat A26), times that are over. That depends on nothing but the token and the clock.
+// read reads a token and refuses what no issuer could make good: no expiry, no audience (as the tokens of Kubernetes'
+// legacy secrets, threat A26), times that are over. That depends on nothing but the token and the clock.
 func (s *Service) read(token secret.Text) (presented, error) {
 	t, err := jws.Parse(tokenNoun, token)
 	if err != nil {
@@ -137,8 +137,8 @@ func checkTimes(c jws.Claims, now time.Time) (expires time.Time, err error) {
 	return expires, nil
 }
 
-// trustOf finds the issuer of a token among those of the account. A token whose subject is of a trust domain that the account
-// trusts is one of that domain, whatever its iss, which JWT-SVIDs need not have.
+// trustOf finds the issuer of a token among those of the account. A token whose subject is of a trust domain that the
+// account trusts is one of that domain, whatever its iss, which JWT-SVIDs need not have.
 func (s *Service) trustOf(ctx context.Context, account access.Account, p presented) (Trust, error) {
 	for _, url := range []string{trustDomainOf(p.subject), p.issuer} {
 		if url == "" {
@@ -153,8 +153,8 @@ func (s *Service) trustOf(ctx context.Context, account access.Account, p present
 	return Trust{}, denied("issuer-not-trusted", "the issuer %q is not trusted in account %s", clip(p.issuer), account)
 }
 
-// stands returns the epoch of an issuer that is not disabled in the account, and refuses one that is. It refuses this server
-// too, whatever a row says: accounts do not name each other's workloads (threat M34).
+// stands returns the epoch of an issuer that is not disabled in the account, and refuses one that is. It refuses this
+// server too, whatever a row says: accounts do not name each other's workloads (threat M34).
 func (s *Service) stands(ctx context.Context, i Issuer) (epoch int64, err error) {
 	if identity.Under(s.Server, i.URL) {
 		return 0, denied("issuer-own", "the issuer %s is this server itself, which names no workloads here", i.URL)

@@ -17,8 +17,8 @@ type NewRoot struct {
 	Key       AccessKey // its secret sealed
 }
 
-// NewRoot builds the principal root of a new account and its first access key, and stores neither. It decides and records
-// nothing: whoever makes the account has.
+// NewRoot builds the principal root of a new account and its first access key, and stores neither. It decides and
+// records nothing: whoever makes the account has.
 func (s *Service) NewRoot(ctx context.Context, account access.Account) (NewRoot, secret.Text, error) {
 	root := s.rootOf(account)
 	k, secretKey, err := s.buildKey(ctx, root)
@@ -38,9 +38,9 @@ func (s *Service) buildKey(ctx context.Context, p Principal) (AccessKey, secret.
 	return k, secretKey, err
 }
 
-// RotateRootKey gives the account's principal root a new access key and disables all its others, in one step. It returns
-// the new key with its secret, which is shown this once, and the ids of those that it disabled. Only root may: an agent
-// whose key was stolen cannot take the account.
+// RotateRootKey gives the account's principal root a new access key and disables all its others, in one step. It
+// returns the new key with its secret, which is shown this once, and the ids of those that it disabled. Only root may:
+// an agent whose key was stolen cannot take the account.
 func (s *Service) RotateRootKey(ctx context.Context, caller access.Caller) (AccessKey, secret.Text, []string, error) {
 	facts := access.Facts{Resource: "principal/" + RootName}
 	if err := s.guard.Permit(ctx, caller, access.RotateRootKey, facts); err != nil {

@@ -139,8 +139,8 @@ func TestB13_RowOpenedByTheVaultIsStillSealed(t *testing.T) {
 	ok(w.RetainedToken(t.Context(), tok, wl))(t)
 }
 
-// The share is the key: the token of one login does not open what is kept for another of the same agent and user, even if
-// its whole row stands in the place of the other.
+// The share is the key: the token of one login does not open what is kept for another of the same agent and user, even
+// if its whole row stands in the place of the other.
 func TestB13_OnlyItsOwnShareOpens(t *testing.T) {
 	w, rows := keepingWorld(t)
 	rows.exchanges = true

@@ -156,9 +156,10 @@ func checkRules(rules map[string]string, c jws.Claims) error {
 	return nil
 }
 
-// checkMayAct holds the claim may_act, where the token has it, against the workload identity that is to act: the token's
-// issuer says there who alone may act for the user (RFC 8693 §4.4, threat B09). sub is the workload identity's ARN or name,
-// and iss, where it is there, this server's public URL. Any other member names the actor in a way that cannot be checked.
+// checkMayAct holds the claim may_act, where the token has it, against the workload identity that is to act: the
+// token's issuer says there who alone may act for the user (RFC 8693 §4.4, threat B09). sub is the workload identity's
+// ARN or name, and iss, where it is there, this server's public URL. Any other member names the actor in a way that
+// cannot be checked.
 func (s *Service) checkMayAct(c jws.Claims, w Workload) error {
 	if !c.Has("may_act") {
 		return nil

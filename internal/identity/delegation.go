@@ -24,8 +24,8 @@ const (
 	touchEvery = time.Minute
 )
 
-// Delegation is what a user allows an agent while the user is away: certain providers and scopes, until a time. While it
-// lives the agent's principal mints workload access tokens for the user without a token of the user's.
+// Delegation is what a user allows an agent while the user is away: certain providers and scopes, until a time. While
+// it lives the agent's principal mints workload access tokens for the user without a token of the user's.
 type Delegation struct {
 	Account      access.Account
 	ID           string
@@ -44,8 +44,8 @@ type Delegation struct {
 	LastUsed     time.Time // the last mint, to the minute; zero before the first
 }
 
-// Grant is a provider of a delegation. Scopes are all that a token of it may have: none means tokens without scopes, and
-// API keys.
+// Grant is a provider of a delegation. Scopes are all that a token of it may have: none means tokens without scopes,
+// and API keys.
 type Grant struct {
 	Provider string       `json:"provider"` // name
 	Kind     ProviderKind `json:"kind"`     // a name may be of a provider of each kind; "" in a request is the only one there is
@@ -81,7 +81,8 @@ type DelegationFilter struct {
 
 // DelegationStore keeps delegations.
 type DelegationStore interface {
-	// CreateDelegation returns Throttled where the user has max delegations to the workload identity that live at d.Created.
+	// CreateDelegation returns Throttled where the user has max delegations to the workload identity that live at
+	// d.Created.
 	CreateDelegation(ctx context.Context, d Delegation, max int) error
 	// Delegation is recent.
 	Delegation(ctx context.Context, account access.Account, id string) (Delegation, error)
@@ -118,10 +119,10 @@ type DelegationView struct {
 	Note  string
 }
 
-// CreateDelegation makes a delegation of the user whom the JWT proves, for an application that is paired with the workload
-// identity. Errors: Denied, also where the user or the agent is disabled; NotFound for an unknown workload identity or
-// provider; Invalid where it would end too late or says a provider twice; Unauthenticated as VerifyUser; Throttled where
-// the user has as many already as there may be.
+// CreateDelegation makes a delegation of the user whom the JWT proves, for an application that is paired with the
+// workload identity. Errors: Denied, also where the user or the agent is disabled; NotFound for an unknown workload
+// identity or provider; Invalid where it would end too late or says a provider twice; Unauthenticated as VerifyUser;
+// Throttled where the user has as many already as there may be.
 func (s *Service) CreateDelegation(ctx context.Context, caller access.Caller, n NewDelegation, providers ProviderNames) (DelegationView, error) {
 	const action = access.CreateDelegation
 	receipt, w, err := s.checkMint(ctx, caller, action, n.Workload, User{})
@@ -172,8 +173,8 @@ func (s *Service) CreateDelegation(ctx context.Context, caller access.Caller, n 
 	return DelegationView{Delegation: d, State: DelegationActive, Note: n.Note}, s.guard.Event(ctx, caller, action, facts).Wait(ctx)
 }
 
-// presented returns the user whom a JWT proves for the workload identity, and the reference. A JWT that is turned away is
-// recorded.
+// presented returns the user whom a JWT proves for the workload identity, and the reference. A JWT that is turned away
+// is recorded.
 func (s *Service) presented(ctx context.Context, caller access.Caller, action access.Action, facts access.Facts, workload string, jwt secret.Text) (VerifiedUser, string, error) {
 	verified, err := s.VerifyUser(ctx, caller.Account, workload, jwt)
 	if errors.Is(err, fault.Unauthenticated) || errors.Is(err, fault.Invalid) {
@@ -277,9 +278,9 @@ func overDelegation(code fault.Code, d Delegation, state DelegationState) error 
 }
 
 // MintTokenForDelegation mints a token for the user of the delegation. It ends after TokenLife or with the delegation,
-// whichever is sooner, releases only what the delegation grants, and keeps no token of the user's. Errors: Denied where the
-// caller may not act for the workload identity, and where the delegation is over, or the user or the agent disabled;
-// NotFound where the workload identity has no such delegation.
+// whichever is sooner, releases only what the delegation grants, and keeps no token of the user's. Errors: Denied where
+// the caller may not act for the workload identity, and where the delegation is over, or the user or the agent
+// disabled; NotFound where the workload identity has no such delegation.
 func (s *Service) MintTokenForDelegation(ctx context.Context, caller access.Caller, workloadName, id string) (Minted, error) {
 	const action = access.GetWorkloadAccessTokenForDelegation
 	w, lookup := s.store.Workload(ctx, caller.Account, workloadName)
@@ -327,8 +328,8 @@ func (s *Service) MintTokenForDelegation(ctx context.Context, caller access.Call
 	return m, s.refuseFallen(ctx, caller, action, facts, err)
 }
 
-// delegationOf finds a delegation of the workload identity and its user. One of another looks like none, and so does one
-// whose user was erased.
+// delegationOf finds a delegation of the workload identity and its user. One of another looks like none, and so does
+// one whose user was erased.
 func (s *Service) delegationOf(ctx context.Context, w Workload, id string) (Delegation, User, error) {
 	d, err := s.store.Delegation(ctx, w.Account, id)
 	if errors.Is(err, fault.NotFound) || err == nil && d.Workload != w.UID {
@@ -344,9 +345,9 @@ func (s *Service) delegationOf(ctx context.Context, w Workload, id string) (Dele
 	return d, user, err
 }
 
-// checkDelegation returns what the delegation that a token was minted under grants, and an Unauthenticated fault where it is
-// over. An agent
-// that the token was passed on to, and exchanged by, is not the one of the delegation, but came through it.
+// checkDelegation returns what the delegation that a token was minted under grants, and an Unauthenticated fault where
+// it is over. An agent that the token was passed on to, and exchanged by, is not the one of the delegation, but came
+// through it.
 func (s *Service) checkDelegation(ctx context.Context, account access.Account, b tokenBody, ref string) ([]Grant, error) {
 	if b.delegation == "" {
 		return nil, nil

@@ -19,8 +19,8 @@ type DelegationQuery struct {
 	JWT      secret.Text   // the user's own: then it is that user's delegations to Workload
 }
 
-// ListDelegations lists delegations by id. With the user's own token an application sees that user's, to a workload identity
-// that it is paired with; administrators see all. The cursor is "" on the last page.
+// ListDelegations lists delegations by id. With the user's own token an application sees that user's, to a workload
+// identity that it is paired with; administrators see all. The cursor is "" on the last page.
 func (s *Service) ListDelegations(ctx context.Context, caller access.Caller, q DelegationQuery, after string, limit int) ([]DelegationView, string, error) {
 	const action = access.ListDelegations
 	facts := access.Facts{Workload: q.Workload}
@@ -144,7 +144,8 @@ func (s *Service) endable(ctx context.Context, caller access.Caller, id string) 
 	return d, nil
 }
 
-// notEnded is the refusal without a word on whose the delegation is, or whether there is one: that is not for this caller.
+// notEnded is the refusal without a word on whose the delegation is, or whether there is one: that is not for this
+// caller.
 func notEnded(caller access.Caller, err error) error {
 	if !errors.Is(err, fault.Denied) {
 		return err
@@ -152,8 +153,8 @@ func notEnded(caller access.Caller, err error) error {
 	return fault.New(fault.Denied, "%s is not allowed to perform %s: it needs the role %s or %s", caller, access.EndDelegation, access.Admin, access.ConsentApp)
 }
 
-// EndDelegations ends what f selects, and returns how many lived. It decides and records nothing about a caller: the caller
-// of it has.
+// EndDelegations ends what f selects, and returns how many lived. It decides and records nothing about a caller: the
+// caller of it has.
 func (s *Service) EndDelegations(ctx context.Context, account access.Account, f DelegationFilter) (int, error) {
 	return s.store.EndDelegations(ctx, account, f, s.now())
 }

@@ -21,15 +21,15 @@ type Opened struct {
 	Facts    access.Facts
 }
 
-// Open opens a workload access token for an operation of the caller. It is the only way to use one (threat M06): it refuses
-// and records what is dead, and adds to the facts of the operation all that the token says: the workload identity, the user
-// and how the user is known, and the agents that it came through. Whoever uses the answer must be allowed the workload
-// identity: the decision is the operation's own, made with these facts. With polls an expired token is no error (see
-// Token.Expired): it may poll the session that it opened.
+// Open opens a workload access token for an operation of the caller. It is the only way to use one (threat M06): it
+// refuses and records what is dead, and adds to the facts of the operation all that the token says: the workload
+// identity, the user and how the user is known, and the agents that it came through. Whoever uses the answer must be
+// allowed the workload identity: the decision is the operation's own, made with these facts. With polls an expired
+// token is no error (see Token.Expired): it may poll the session that it opened.
 //
-// Errors: Unauthenticated where the token is damaged, of another server or account, expired or revoked, where its agent, its
-// user or the user's issuer is disabled (what the caller may know of that is in it, threat B02) and where its delegation is
-// over; Denied where it is expired and the caller may not act for the workload identity.
+// Errors: Unauthenticated where the token is damaged, of another server or account, expired or revoked, where its
+// agent, its user or the user's issuer is disabled (what the caller may know of that is in it, threat B02) and where
+// its delegation is over; Denied where it is expired and the caller may not act for the workload identity.
 func (s *Service) Open(ctx context.Context, caller access.Caller, a access.Action, wat secret.Text, f access.Facts, polls bool) (Opened, error) {
 	t, w, err := s.openToken(ctx, caller.Account, wat)
 	if errors.Is(err, fault.Unauthenticated) {
@@ -52,10 +52,11 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, a access.Actio
 	return Opened{}, s.guard.Refuse(ctx, caller, a, "token-expired", f, ErrExpired())
 }
 
-// openHandedOn opens a token for the agent that it was handed on to, w, and returns the facts of the exchange: of w, the user
-// of the token, and the agents that it came through, the one that handed it on first. The second error says that nothing can
-// be known. The first says why the token is not good; it is recorded behind the decision, which only a caller passes that may
-// act for w and may take what the agent hands on. From is "" only where the token does not open, or its agent is gone for good.
+// openHandedOn opens a token for the agent that it was handed on to, w, and returns the facts of the exchange: of w,
+// the user of the token, and the agents that it came through, the one that handed it on first. The second error says
+// that nothing can be known. The first says why the token is not good; it is recorded behind the decision, which only a
+// caller passes that may act for w and may take what the agent hands on. From is "" only where the token does not open,
+// or its agent is gone for good.
 func (s *Service) openHandedOn(ctx context.Context, account access.Account, wat secret.Text, w Workload, f access.Facts) (o Opened, bad, err error) {
 	t, from, bad := s.openToken(ctx, account, wat)
 	if bad != nil && !errors.Is(bad, fault.Unauthenticated) {
@@ -85,8 +86,8 @@ func ErrExpired() error {
 }
 
 // openToken opens a token and finds its workload identity, alive and of the same generation, and all that it rests on.
-// Expiry is no error here. Whatever else is wrong with the token is an Unauthenticated fault; the workload identity of one
-// that opened and is dead is returned beside the fault.
+// Expiry is no error here. Whatever else is wrong with the token is an Unauthenticated fault; the workload identity of
+// one that opened and is dead is returned beside the fault.
 func (s *Service) openToken(ctx context.Context, account access.Account, wat secret.Text) (Token, Workload, error) {
 	sealed, err := decodeToken(wat)
 	if err != nil {

@@ -37,8 +37,8 @@ func (f *fallen) unknown() string {
 	return fmt.Sprintf("the %s of the workload access token is %s", what, f.at.state())
 }
 
-// Tell returns err with what caller may know of it: who is disabled and why is for callers that may act for the workload
-// identity, and nobody else's business (threat A01).
+// Tell returns err with what caller may know of it: who is disabled and why is for callers that may act for the
+// workload identity, and nobody else's business (threat A01).
 func Tell(caller access.Caller, err error) error {
 	f, ok := errors.AsType[*fallen](err)
 	if !ok || !caller.Has(access.Root) && !caller.PairedWith(f.workload) {
@@ -70,15 +70,15 @@ func (s *Service) stand(ctx context.Context, w Workload, u User, ref string) (ep
 	return now, nil, nil
 }
 
-// before reports whether a token with the epochs e is from before one of now. A token with a higher epoch was minted by a
-// replica that knew of a change which is still on its way to this one.
+// before reports whether a token with the epochs e is from before one of now. A token with a higher epoch was minted by
+// a replica that knew of a change which is still on its way to this one.
 func (e epochs) before(now epochs) bool {
 	return e.workload < now.workload || e.user < now.user || e.issuer < now.issuer
 }
 
 // Serves returns nil where the workload identity, the user and the user's issuer stand, else a Denied fault that names
-// neither. It is for what a browser does in a consent session, where there is no workload access token: the user is known
-// by the reference under which RememberUser stored it.
+// neither. It is for what a browser does in a consent session, where there is no workload access token: the user is
+// known by the reference under which RememberUser stored it.
 func (s *Service) Serves(ctx context.Context, account access.Account, workloadUID, userRef string) error {
 	u, err := s.UserByRef(ctx, account, userRef)
 	if errors.Is(err, fault.NotFound) {

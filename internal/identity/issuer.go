@@ -108,13 +108,13 @@ type trust struct {
 	anyAudience bool // an issuer on loopback, in dev mode
 }
 
-// Owns reports whether the address lies at or under the server's public URL. Nothing there is trusted by any account: each
-// account is an issuer of its own there, and who signs for one account must not name users or workloads of another (threat
-// M34). It decides nothing about a caller.
+// Owns reports whether the address lies at or under the server's public URL. Nothing there is trusted by any account:
+// each account is an issuer of its own there, and who signs for one account must not name users or workloads of another
+// (threat M34). It decides nothing about a caller.
 func (s *Service) Owns(address string) bool { return Under(s.issuer, address) }
 
-// Under reports whether the address lies at or under the URL base, however its host and path are spelled. An address without
-// a host does not.
+// Under reports whether the address lies at or under the URL base, however its host and path are spelled. An address
+// without a host does not.
 func Under(base, address string) bool {
 	b, err := url.Parse(base)
 	if err != nil {

@@ -110,8 +110,8 @@ func TestIssuers(t *testing.T) {
 	wantCode(t, "delete again", w.DeleteIssuer(ctx, admin, issuerURL), fault.NotFound)
 }
 
-// M34: an issuer at or under the server's own URL is trusted by nobody: the issuer of one account would name the users of
-// another. That holds however the address is spelled, and for a row that was there before the check.
+// M34: an issuer at or under the server's own URL is trusted by nobody: the issuer of one account would name the users
+// of another. That holds however the address is spelled, and for a row that was there before the check.
 func TestM34_OwnIssuersNameNoUsers(t *testing.T) {
 	w := newWorld(t)
 	for _, u := range []string{publicURL, publicURL + "/", publicURL + "/accounts/" + string(account), publicURL + "/accounts/111111111111", publicURL + "/x"} {

@@ -41,8 +41,8 @@ func (u *uses) note(account access.Account, id string, now time.Time) {
 	u.pending[id] = Use{Account: account, ID: id, At: now}
 }
 
-// WriteUses stores the uses of access keys that were noted since the last call. What cannot be written is noted again for
-// the next. It is for a loop that calls it once a minute, and for the end of the server.
+// WriteUses stores the uses of access keys that were noted since the last call. What cannot be written is noted again
+// for the next. It is for a loop that calls it once a minute, and for the end of the server.
 func (s *Service) WriteUses(ctx context.Context) error {
 	s.uses.mu.Lock()
 	pending := s.uses.pending

@@ -51,9 +51,10 @@ func (c LoginClient) ref() vault.Ref {
 }
 
 // SetIssuerLogin gives a trusted issuer the client that hosted consent signs its users in with, in place of an earlier
-// one. It is NotFound for an issuer that is not trusted in the caller's account. It reads the issuer's metadata now, and
-// from then on nothing goes to other hosts than those that it names: setting the client again accepts others. Two issuers
-// of an account with one client at one endpoint are a Conflict: nothing would tell their answers apart (RFC 9700 §4.4).
+// one. It is NotFound for an issuer that is not trusted in the caller's account. It reads the issuer's metadata now,
+// and from then on nothing goes to other hosts than those that it names: setting the client again accepts others. Two
+// issuers of an account with one client at one endpoint are a Conflict: nothing would tell their answers apart (RFC
+// 9700 §4.4).
 func (s *Service) SetIssuerLogin(ctx context.Context, caller access.Caller, n NewLogin) error {
 	if !plainText(n.ClientID) {
 		return fault.Field("clientId", "%q is empty, too long or has a control character", clip(n.ClientID))

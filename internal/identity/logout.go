@@ -28,9 +28,9 @@ const (
 	// logoutKept is how long a logout is remembered: whatever it ends has ended by itself then.
 	logoutKept = maxTokenLife + 5*time.Minute
 
-	// logoutsAtOnce bounds the logout tokens of an issuer that wait for its keys at a time, and logoutWait how long another
-	// one waits for its turn. They are not counted by time: anybody may send some, and the issuer's own must not be the
-	// one that is turned away.
+	// logoutsAtOnce bounds the logout tokens of an issuer that wait for its keys at a time, and logoutWait how long
+	// another one waits for its turn. They are not counted by time: anybody may send some, and the issuer's own must not
+	// be the one that is turned away.
 	logoutsAtOnce = 4
 	logoutWait    = 5 * time.Second
 )
@@ -64,15 +64,15 @@ type LogoutStore interface {
 	SweepLogouts(ctx context.Context, t time.Time, limit int) (int, error)
 }
 
-// BackchannelID is the name of the issuer in the address that it sends logout tokens to. It is the same whenever the issuer
-// is trusted in the account, and no secret.
+// BackchannelID is the name of the issuer in the address that it sends logout tokens to. It is the same whenever the
+// issuer is trusted in the account, and no secret.
 func BackchannelID(account access.Account, issuer string) string {
 	sum := sha256.Sum256(appendField(appendField(appendField(nil, "tabard back-channel 1"), string(account)), issuer))
 	return hex.EncodeToString(sum[:16])
 }
 
-// BackchannelPath is where issuers send logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.2): under the account, at
-// the id of the issuer.
+// BackchannelPath is where issuers send logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.2): under the account,
+// at the id of the issuer.
 const BackchannelPath = "/accounts/{account}/backchannel-logout/{issuer}"
 
 // BackchannelURI is the address that an issuer of the account sends its logout tokens to.
@@ -92,10 +92,10 @@ type proof struct {
 	issued   time.Time
 }
 
-// BackchannelLogout takes a logout token that was sent to the address of the issuer with the id: it ends the session that it
-// names, or the user's tokens altogether where it names none. Workload access tokens of it are dead here at once and
-// within two seconds elsewhere, and users' tokens that were issued until then are refused. What a user delegated ends with
-// the user, and not with one session. It has no caller: the issuer's signature is all that counts.
+// BackchannelLogout takes a logout token that was sent to the address of the issuer with the id: it ends the session
+// that it names, or the user's tokens altogether where it names none. Workload access tokens of it are dead here at
+// once and within two seconds elsewhere, and users' tokens that were issued until then are refused. What a user
+// delegated ends with the user, and not with one session. It has no caller: the issuer's signature is all that counts.
 //
 // Errors: Unauthenticated or Invalid for a token that is not taken; Throttled where too many are being worked on;
 // Unavailable where the issuer's keys, the store or the trail cannot be had.
@@ -130,9 +130,10 @@ func (s *Service) BackchannelLogout(ctx context.Context, account access.Account,
 	return s.logOut(ctx, account, i.Issuer, c)
 }
 
-// verifyLogout checks the signature of a logout token. One that needs no more than what is in memory is answered at once. For
-// others the issuer may be asked, which takes as long as it takes: few of each issuer's wait for that at a time, so that a
-// stranger who makes up key ids holds up no token whose key is known, and none of another issuer (threat A35).
+// verifyLogout checks the signature of a logout token. One that needs no more than what is in memory is answered at
+// once. For others the issuer may be asked, which takes as long as it takes: few of each issuer's wait for that at a
+// time, so that a stranger who makes up key ids holds up no token whose key is known, and none of another issuer
+// (threat A35).
 func (s *Service) verifyLogout(ctx context.Context, account access.Account, i Issuer, t jws.Token) error {
 	if len(i.JWKS) > 0 {
 		return s.verifySignature(ctx, account, i, t)
@@ -189,8 +190,8 @@ func (s *Service) logOut(ctx context.Context, account access.Account, i Issuer, 
 	return s.guard.Event(ctx, access.Caller{Account: account}, access.BackchannelLogout, facts).Wait(ctx)
 }
 
-// logoutKey stands for a name that an issuer gave: pseudorandom under a key of the server, so that the table of logouts says
-// nothing of who logged out.
+// logoutKey stands for a name that an issuer gave: pseudorandom under a key of the server, so that the table of logouts
+// says nothing of who logged out.
 func (s *Service) logoutKey(ctx context.Context, account access.Account, issuer, kind, name string) (string, error) {
 	data := appendField(nil, "tabard logout 1")
 	for _, f := range []string{string(account), issuer, kind, name} {
@@ -318,8 +319,8 @@ func (s *Service) examine(ctx context.Context, account access.Account, i trust, 
 	return u, nil
 }
 
-// signedIn returns the sign-in of p as it is now, or an Unauthenticated fault where it was ended after the user's token was
-// issued, or in the same second.
+// signedIn returns the sign-in of p as it is now, or an Unauthenticated fault where it was ended after the user's token
+// was issued, or in the same second.
 func (s *Service) signedIn(ctx context.Context, account access.Account, p proof) (signIn, error) {
 	if p.key == "" {
 		return signIn{}, nil

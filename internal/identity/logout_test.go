@@ -331,8 +331,8 @@ func TestA35_LogoutWhileAMintRuns(t *testing.T) {
 	}
 }
 
-// B07: with the setting and an issuer that tells of logouts a token lives for longer than an hour, and no longer than that
-// where either is gone.
+// B07: with the setting and an issuer that tells of logouts a token lives for longer than an hour, and no longer than
+// that where either is gone.
 func TestB07_LongerThanAnHourNeedsLogouts(t *testing.T) {
 	w, agent := logoutWorld(t, func(c *identity.Config) { c.UserTokenLife = 8 * time.Hour })
 	const silent = "https://silent.example.com"

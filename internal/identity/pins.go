@@ -39,9 +39,9 @@ func (s *Service) readMetadata(ctx context.Context, account access.Account, issu
 	return m, pins, err
 }
 
-// AcceptEndpoints accepts, for an issuer of users' or of workloads' tokens, the hosts that its metadata names now, in the place
-// of those that are pinned (threat M08). Those of a login client stay: only SetIssuerLogin, which brings its secret again,
-// changes them. An issuer that is disabled stays so; its standing is returned.
+// AcceptEndpoints accepts, for an issuer of users' or of workloads' tokens, the hosts that its metadata names now, in
+// the place of those that are pinned (threat M08). Those of a login client stay: only SetIssuerLogin, which brings its
+// secret again, changes them. An issuer that is disabled stays so; its standing is returned.
 func (s *Service) AcceptEndpoints(ctx context.Context, caller access.Caller, issuer string) (Standing, error) {
 	if err := s.guard.Permit(ctx, caller, access.EnableTrustedIssuer, access.Facts{Resource: clip(issuer)}); err != nil {
 		return Standing{}, err

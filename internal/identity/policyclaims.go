@@ -44,10 +44,10 @@ func checkPolicyClaims(names []string) error {
 	return nil
 }
 
-// policyClaims returns the claims that policies may ask for as a JSON object, "" for none. Texts, numbers and booleans are
-// taken, and lists of them; what else a list has is left out, and so are other claims: policies cannot name them. Claims that
-// make more than maxTokenClaims are an Unauthenticated fault that names the first one beyond, without its value: were it
-// left out, a forbid that asks for it would not match.
+// policyClaims returns the claims that policies may ask for as a JSON object, "" for none. Texts, numbers and booleans
+// are taken, and lists of them; what else a list has is left out, and so are other claims: policies cannot name them.
+// Claims that make more than maxTokenClaims are an Unauthenticated fault that names the first one beyond, without its
+// value: were it left out, a forbid that asks for it would not match.
 func policyClaims(names []string, c jws.Claims) (string, error) {
 	taken, text := make(map[string]any, len(names)), ""
 	for _, name := range names {

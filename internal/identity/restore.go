@@ -14,9 +14,9 @@ import (
 const RestoreLife = 7 * 24 * time.Hour
 
 // RestoreWorkload brings back the workload identity of that name that was deleted last, with its uid, so with its
-// connections. Tokens from before the deletion stay dead: the generation rises again, and for those that came through it
-// the epoch, also where one was minted while the deletion was on its way to other servers. It is NotFound where none was
-// deleted within RestoreLife, and a Conflict where another one has the name by now.
+// connections. Tokens from before the deletion stay dead: the generation rises again, and for those that came through
+// it the epoch, also where one was minted while the deletion was on its way to other servers. It is NotFound where none
+// was deleted within RestoreLife, and a Conflict where another one has the name by now.
 func (s *Service) RestoreWorkload(ctx context.Context, caller access.Caller, name string) (Workload, error) {
 	w, lookup := s.store.DeletedWorkload(ctx, caller.Account, name)
 	facts := access.Facts{Workload: name}

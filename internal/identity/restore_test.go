@@ -39,8 +39,8 @@ func TestRestoreWorkload(t *testing.T) {
 	}
 }
 
-// What an agent handed on before it was deleted stays dead with its own tokens, also what was minted while it was deleted
-// by a server that did not know yet.
+// What an agent handed on before it was deleted stays dead with its own tokens, also what was minted while it was
+// deleted by a server that did not know yet.
 func TestB02_RestoredAgentHandedOn(t *testing.T) {
 	for name, late := range map[string]bool{"before": false, "while it was deleted": true} {
 		w := newWorld(t)

@@ -81,8 +81,8 @@ func (s *Service) Standing(ctx context.Context, account access.Account, kind Sta
 
 // ChangeStanding applies change to the newest row, again on what it finds where somebody else was first, and returns
 // the row as it is then. It decides and records nothing: the caller of it has. After it has written, this server acts
-// by the new row at once, and every other within a second. A row that change leaves as it is is not written: whoever asks
-// for what is so already does not compete with others.
+// by the new row at once, and every other within a second. A row that change leaves as it is is not written: whoever
+// asks for what is so already does not compete with others.
 func (s *Service) ChangeStanding(ctx context.Context, account access.Account, kind StandingKind, key string, change func(*Standing)) (Standing, error) {
 	for try := 1; ; try++ {
 		old, err := s.store.CurrentStanding(ctx, account, kind, key)
@@ -171,8 +171,8 @@ func (s *Service) Freeze(ctx context.Context, account access.Account, uid, reaso
 	return s.guard.Event(ctx, access.Caller{Account: account}, access.DisableWorkloadIdentity, facts).Wait(ctx)
 }
 
-// DisableIssuer stops an issuer's users: no token of it names anybody, and workload access tokens of its users are dead.
-// An issuer of the configuration file can be disabled too, and one on loopback that development mode trusts.
+// DisableIssuer stops an issuer's users: no token of it names anybody, and workload access tokens of its users are
+// dead. An issuer of the configuration file can be disabled too, and one on loopback that development mode trusts.
 func (s *Service) DisableIssuer(ctx context.Context, caller access.Caller, url, reason string) (Standing, error) {
 	facts := access.Facts{Resource: clip(url), Detail: clipReason(reason)}
 	if err := s.guard.Permit(ctx, caller, access.DisableTrustedIssuer, facts); err != nil {

@@ -24,14 +24,14 @@ type Through struct {
 	Actors   []string // names of the workload identities it came through, the latest first
 }
 
-// MintTokenThrough mints a token for the workload identity named, in exchange for the token that another handed on to it:
-// for the same user and under the same delegation, if there is one, never for longer, and with the other one at the head of
-// the chain of those it came through. What is kept of the user's own token stays behind: it was given for the other agent.
-// A policy must name the other one (threat M07). A refusal for what the token or the workload identity is has a record of its
-// own, behind that of the decision.
-// Errors: Denied where the caller may not act for the workload identity or no policy allows it, and where the user's issuer
-// is not trusted for it; NotFound; Invalid (Field "subject_token") where the token has no user, or is the workload
-// identity's own, or came through too many; Unauthenticated as OpenToken, and where the token has expired.
+// MintTokenThrough mints a token for the workload identity named, in exchange for the token that another handed on to
+// it: for the same user and under the same delegation, if there is one, never for longer, and with the other one at the
+// head of the chain of those it came through. What is kept of the user's own token stays behind: it was given for the
+// other agent. A policy must name the other one (threat M07). A refusal for what the token or the workload identity is
+// has a record of its own, behind that of the decision. Errors: Denied where the caller may not act for the workload
+// identity or no policy allows it, and where the user's issuer is not trusted for it; NotFound; Invalid (Field
+// "subject_token") where the token has no user, or is the workload identity's own, or came through too many;
+// Unauthenticated as OpenToken, and where the token has expired.
 func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, subject secret.Text, workload string) (Through, error) {
 	const action = access.ExchangeToken
 	w, lookup := s.store.Workload(ctx, caller.Account, workload)
@@ -72,8 +72,8 @@ func (s *Service) MintTokenThrough(ctx context.Context, caller access.Caller, su
 	return Through{Minted: m, Workload: w, Actors: facts.Through}, s.refuseFallen(ctx, caller, action, facts, err)
 }
 
-// refuseThrough records why an exchange that the caller may make was refused, and returns what the caller may know of it.
-// What failed is no refusal.
+// refuseThrough records why an exchange that the caller may make was refused, and returns what the caller may know of
+// it. What failed is no refusal.
 func (s *Service) refuseThrough(ctx context.Context, caller access.Caller, facts access.Facts, bad error) error {
 	const action = access.ExchangeToken
 	if _, ok := errors.AsType[*fallen](bad); ok {
@@ -129,8 +129,8 @@ func (s *Service) Names(ctx context.Context, account access.Account, uids []stri
 	return names, nil
 }
 
-// Pairwise is the user's subject for one audience (OIDC Core §8.1): always the same there, and of no use to compare with
-// another audience's. It is pseudorandom under a key of the server.
+// Pairwise is the user's subject for one audience (OIDC Core §8.1): always the same there, and of no use to compare
+// with another audience's. It is pseudorandom under a key of the server.
 func (s *Service) Pairwise(ctx context.Context, account access.Account, u User, audience string) (string, error) {
 	data := appendField(appendField(nil, "pairwise subject 1"), audience)
 	sub, err := s.vault.UserRef(ctx, append(data, u.namespace(account)...))
@@ -161,8 +161,9 @@ func (t Token) Ground() (Ground, bool) {
 	return g, t.Delegation() == ""
 }
 
-// Holds reports whether what rests on g is still good: the workload identity lives, in its generation, and neither it nor
-// the user, the user's issuer, the account or an agent in between was disabled, frozen or revoked since. It may be a second late.
+// Holds reports whether what rests on g is still good: the workload identity lives, in its generation, and neither it
+// nor the user, the user's issuer, the account or an agent in between was disabled, frozen or revoked since. It may be
+// a second late.
 func (s *Service) Holds(ctx context.Context, account access.Account, g Ground) (bool, error) {
 	w, err := s.store.WorkloadByUID(ctx, account, g.Workload)
 	if errors.Is(err, fault.NotFound) || err == nil && (!w.Deleted.IsZero() || w.Generation != g.Generation) {
@@ -188,8 +189,8 @@ func (s *Service) Holds(ctx context.Context, account access.Account, g Ground) (
 	return err == nil, err
 }
 
-// actorsStand returns an Unauthenticated fault where an agent that a token came through is down or deleted, or anything was
-// changed about its standing since: a token of its own from then would be dead too, or may be.
+// actorsStand returns an Unauthenticated fault where an agent that a token came through is down or deleted, or anything
+// was changed about its standing since: a token of its own from then would be dead too, or may be.
 func (s *Service) actorsStand(ctx context.Context, account access.Account, actors []string, since time.Time) error {
 	for _, uid := range actors {
 		w, err := s.store.WorkloadByUID(ctx, account, uid)

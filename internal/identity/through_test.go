@@ -239,8 +239,8 @@ func (a *asked) Decide(ctx context.Context, c access.Caller, action access.Actio
 	return a.Table.Decide(ctx, c, action, f)
 }
 
-// M07: whoever decides knows who handed the token on, also where the token is dead: else the refusal of a dead token would be
-// for everybody. A token that does not open is nobody's, which only who may act for the receiver is told.
+// M07: whoever decides knows who handed the token on, also where the token is dead: else the refusal of a dead token
+// would be for everybody. A token that does not open is nobody's, which only who may act for the receiver is told.
 func TestM07_TheSenderIsKnown(t *testing.T) {
 	a := &asked{}
 	w := newWorld(t, func(c *identity.Config) {

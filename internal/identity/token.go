@@ -68,7 +68,8 @@ func (t Token) Delegation() string {
 	return t.lineage.delegation
 }
 
-// Actors are the uids of the workload identities that the token came through, the latest first. They MUST NOT be changed.
+// Actors are the uids of the workload identities that the token came through, the latest first. They MUST NOT be
+// changed.
 func (t Token) Actors() []string {
 	if t.lineage == nil {
 		return nil
@@ -84,8 +85,9 @@ func (t Token) Through() []string {
 	return t.lineage.through
 }
 
-// Delegated returns the scopes that the token may have at the provider with the uid, and whether it is for that provider at
-// all. bounded is false where the token was not minted under a delegation: then it has no bounds of this kind.
+// Delegated returns the scopes that the token may have at the provider with the uid, and whether it is for that
+// provider at all. bounded is false where the token was not minted under a delegation: then it has no bounds of this
+// kind.
 func (t Token) Delegated(providerUID string) (scopes []string, granted, bounded bool) {
 	if t.Delegation() == "" {
 		return nil, true, false
@@ -122,8 +124,9 @@ func (s *Service) MintToken(ctx context.Context, caller access.Caller, workloadN
 }
 
 // MintTokenForJWT mints a token for the user whom the JWT proves. Two records are made: the decision, and then who
-// the user is or why the JWT was turned away. The JWT is kept where retain says so, and the claims that policies may ask for are
-// put into the token. Errors: as MintToken, then as VerifyUser, and Unauthenticated where those claims are too long.
+// the user is or why the JWT was turned away. The JWT is kept where retain says so, and the claims that policies may
+// ask for are put into the token. Errors: as MintToken, then as VerifyUser, and Unauthenticated where those claims are
+// too long.
 func (s *Service) MintTokenForJWT(ctx context.Context, caller access.Caller, workloadName string, jwt secret.Text) (Minted, error) {
 	const action = access.GetWorkloadAccessTokenForJWT
 	receipt, w, err := s.checkMint(ctx, caller, action, workloadName, User{})
@@ -237,8 +240,9 @@ func (s *Service) checkMint(ctx context.Context, caller access.Caller, action ac
 	return access.Receipt{}, Workload{}, lookup
 }
 
-// mint seals a token of the user and expiry in b, with the epochs of now, and lets it go when the record of the decision
-// is durable. Where the agent, the user or the user's issuer is down it is a Denied fault, which refuseFallen records.
+// mint seals a token of the user and expiry in b, with the epochs of now, and lets it go when the record of the
+// decision is durable. Where the agent, the user or the user's issuer is down it is a Denied fault, which refuseFallen
+// records.
 func (s *Service) mint(ctx context.Context, receipt access.Receipt, w Workload, b tokenBody) (Minted, error) {
 	ref, err := s.UserRef(ctx, w.Account, b.user)
 	if err != nil {
@@ -274,7 +278,8 @@ func (s *Service) tokenContext(account access.Account) []byte {
 	return appendField(appendField(nil, s.issuer), string(account))
 }
 
-// lifeAt is how long a token lives at most that is made of a user's JWT, with and without back-channel logout at its issuer.
+// lifeAt is how long a token lives at most that is made of a user's JWT, with and without back-channel logout at its
+// issuer.
 func (s *Service) lifeAt(backchannel bool) time.Duration {
 	if backchannel {
 		return s.longestLife
@@ -282,7 +287,8 @@ func (s *Service) lifeAt(backchannel bool) time.Duration {
 	return UserTokenLife
 }
 
-// shorten ends a token after an hour that was to live for longer, where the setting or the issuer allow for that no more.
+// shorten ends a token after an hour that was to live for longer, where the setting or the issuer allow for that no
+// more.
 func (s *Service) shorten(ctx context.Context, account access.Account, b *tokenBody) error {
 	if b.expires.Sub(b.issued) <= UserTokenLife {
 		return nil

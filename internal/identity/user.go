@@ -60,9 +60,10 @@ func (s *Service) VerifyUser(ctx context.Context, account access.Account, worklo
 	return u, nil
 }
 
-// ExamineUser is VerifyUser for an administrator who asks why a user's token is not accepted: it stands for any workload
-// identity, and also returns the issuer's row. Where the claims are not what the row asks for, the cause of the fault,
-// which callers of the API are not shown, says what the row has. Its caller decides whether the row may be seen.
+// ExamineUser is VerifyUser for an administrator who asks why a user's token is not accepted: it stands for any
+// workload identity, and also returns the issuer's row. Where the claims are not what the row asks for, the cause of
+// the fault, which callers of the API are not shown, says what the row has. Its caller decides whether the row may be
+// seen.
 func (s *Service) ExamineUser(ctx context.Context, account access.Account, jwt secret.Text) (VerifiedUser, Issuer, error) {
 	t, i, err := s.issuerOf(ctx, account, jwt)
 	if iss, ok := t.Claims.String("iss"); ok && i.URL == "" {

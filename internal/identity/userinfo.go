@@ -17,8 +17,8 @@ import (
 // UserInfoSource asks issuers who a user is, through the guarded dialer.
 type UserInfoSource interface {
 	// UserInfo returns the claims that a UserInfo endpoint answers to the token (OIDC Core §5.3). It returns Invalid where
-	// the endpoint may not be used, does not accept the token or gives an answer that cannot be used, and Unavailable where
-	// it does not answer.
+	// the endpoint may not be used, does not accept the token or gives an answer that cannot be used, and Unavailable
+	// where it does not answer.
 	UserInfo(ctx context.Context, account access.Account, endpoint string, token secret.Text) (map[string]json.RawMessage, error)
 }
 
@@ -49,11 +49,10 @@ func (s *Service) DescribeUser(ctx context.Context, caller access.Caller, wat se
 	return UserDescription{User: t.User, Ref: t.UserRef, Authenticated: t.AuthTime}, nil
 }
 
-// UserInfo asks the user's issuer who the user is, with the user's own token, which was kept for that because the issuer
-// was added with userinfo. Errors: as DescribeUser; Invalid for a user who was not proven by a token, where the issuer
-// was not added so or no token was kept, and as UserInfoSource; Unauthenticated where the user's token does not hold any
-// more; Denied where the issuer answers for another user;
-// Throttled where it was asked many times just now.
+// UserInfo asks the user's issuer who the user is, with the user's own token, which was kept for that because the
+// issuer was added with userinfo. Errors: as DescribeUser; Invalid for a user who was not proven by a token, where the
+// issuer was not added so or no token was kept, and as UserInfoSource; Unauthenticated where the user's token does not
+// hold any more; Denied where the issuer answers for another user; Throttled where it was asked many times just now.
 func (s *Service) UserInfo(ctx context.Context, caller access.Caller, wat secret.Text) (UserInfo, error) {
 	t, err := s.userBehind(ctx, caller, access.GetUserInfo, wat)
 	if err != nil {

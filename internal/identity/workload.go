@@ -21,7 +21,8 @@ const (
 	TagPresentation = "tabard:presentation-parameters" // they change how a user is asked, and do not choose the token
 	TagAllowed      = "tabard:allowed-parameters"      // they can widen a token, and may be sent all the same
 
-	// Of a credential provider too: what a revocation there ends, "shared" or "separate", and how many refresh tokens it keeps.
+	// Of a credential provider too: what a revocation there ends, "shared" or "separate", and how many refresh tokens it
+	// keeps.
 	TagGrants    = "tabard:grants"
 	TagMaxTokens = "tabard:max-tokens"
 

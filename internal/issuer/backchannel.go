@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// backchannel answers an issuer of users that tells of a logout (OpenID Connect Back-Channel Logout 1.0 §2.5, §2.8). Nobody
-// authenticates: the logout token is signed.
+// backchannel answers an issuer of users that tells of a logout (OpenID Connect Back-Channel Logout 1.0 §2.5, §2.8).
+// Nobody authenticates: the logout token is signed.
 func (h *handler) backchannel(w http.ResponseWriter, r *http.Request) (int, access.Caller, error) {
 	account, err := h.account(r)
 	if err != nil {

@@ -88,8 +88,8 @@ func parseForm(r *http.Request, body []byte) (form, error) {
 	return out, nil
 }
 
-// errorOf classifies what a request failed by. It is the one table from a fault to what OAuth's clients see: RFC 6749 §5.2,
-// RFC 8693 §2.2.2. A subject token that is bad in whatever way is invalid_request there.
+// errorOf classifies what a request failed by. It is the one table from a fault to what OAuth's clients see: RFC 6749
+// §5.2, RFC 8693 §2.2.2. A subject token that is bad in whatever way is invalid_request there.
 func errorOf(err error) *oauthError {
 	if e, ok := errors.AsType[*oauthError](err); ok {
 		return e

@@ -1,13 +1,13 @@
-// Package issuer is Tabard as an issuer, over HTTP: what other parties need to verify what it signs, and the endpoints of
-// OAuth where tokens for them are exchanged, looked into and revoked.
+// Package issuer is Tabard as an issuer, over HTTP: what other parties need to verify what it signs, and the endpoints
+// of OAuth where tokens for them are exchanged, looked into and revoked.
 //
 // Security argument: each account is an issuer of its own, at its own URL and with its own keys, so that a service that
-// trusts the issuer of one account takes no token of another (threat M09). The installation's issuer signs only what names
-// one of its clients or agents to a provider. The documents are public and the same for everybody. They name this server by
-// its configured public URL and never by a request's Host header, and they list only what answers: an endpoint that is not
-// there is not advertised. The keys are public halves, derived from the sealed ones. The endpoints take parameters from the body alone,
-// each once, from authenticated clients alone, and nothing may keep what they answer; what a caller may do is decided and
-// recorded in the core.
+// trusts the issuer of one account takes no token of another (threat M09). The installation's issuer signs only what
+// names one of its clients or agents to a provider. The documents are public and the same for everybody. They name this
+// server by its configured public URL and never by a request's Host header, and they list only what answers: an
+// endpoint that is not there is not advertised. The keys are public halves, derived from the sealed ones. The endpoints
+// take parameters from the body alone, each once, from authenticated clients alone, and nothing may keep what they
+// answer; what a caller may do is decided and recorded in the core.
 package issuer
 
 import (
@@ -36,8 +36,8 @@ const (
 	JWKSPath   = "/oauth2/jwks"                            // RFC 7517 §5
 )
 
-// The routes of each account's issuer, whose URL is the public URL with accountPath and the account's number. OpenID Connect
-// Discovery §4 appends to it; RFC 8414 §3.1 inserts before its path, and §5 allows that for both documents.
+// The routes of each account's issuer, whose URL is the public URL with accountPath and the account's number. OpenID
+// Connect Discovery §4 appends to it; RFC 8414 §3.1 inserts before its path, and §5 allows that for both documents.
 const (
 	accountPath = signing.AccountPath + "{account}"
 
@@ -58,7 +58,8 @@ type Config struct {
 	Signing  *signing.Service
 	Exchange *exchange.Service
 	Accounts Accounts
-	// Authenticate returns who sent a request, and its body, which it reads by read, at most once. It may set headers of the answer.
+	// Authenticate returns who sent a request, and its body, which it reads by read, at most once. It may set headers of
+	// the answer.
 	Authenticate func(w http.ResponseWriter, r *http.Request, read func() ([]byte, error)) (access.Caller, []byte, error)
 	// Logout takes a logout token that was sent to the address of an issuer of users.
 	Logout  func(ctx context.Context, account access.Account, issuer string, token secret.Text) error
@@ -96,8 +97,8 @@ type metadata struct {
 	*endpoints // nil for the installation's issuer, whose tokens are not asked for by anybody
 }
 
-// endpoints are those of the accounts' issuers. All of them share the endpoints: the client that authenticates names the
-// account.
+// endpoints are those of the accounts' issuers. All of them share the endpoints: the client that authenticates names
+// the account.
 type endpoints struct {
 	Token         string   `json:"token_endpoint"`
 	Introspection string   `json:"introspection_endpoint"`
@@ -208,8 +209,8 @@ func (h *handler) refuse(w http.ResponseWriter, err error) (int, access.Caller, 
 	return http.StatusServiceUnavailable, access.Caller{}, err
 }
 
-// keys publishes the JWK set of the installation. A verifier may keep it for five minutes; one that keeps it for days still
-// knows the next key before it is used.
+// keys publishes the JWK set of the installation. A verifier may keep it for five minutes; one that keeps it for days
+// still knows the next key before it is used.
 func (h *handler) keys(w http.ResponseWriter, r *http.Request) (int, access.Caller, error) {
 	return h.keysOf(w, r, signing.Assertions)
 }

@@ -78,8 +78,8 @@ func (c Claims) Scalar(name string) (s string, ok bool) {
 	return "", false
 }
 
-// Plain returns a claim that is a string, a boolean or a number (an encoding/json.Number, as the token writes it), or a list of
-// them, a []any that lacks whatever else the token's has; ok is false where it is missing or anything else.
+// Plain returns a claim that is a string, a boolean or a number (an encoding/json.Number, as the token writes it), or a
+// list of them, a []any that lacks whatever else the token's has; ok is false where it is missing or anything else.
 func (c Claims) Plain(name string) (v any, ok bool) {
 	list, isList := c.members[name].([]any)
 	if !isList {

@@ -1,13 +1,13 @@
-// Package jws reads one signed token (RFC 7515, RFC 7519) strictly, with the key sets that verify it, and signs with keys
-// of our own.
+// Package jws reads one signed token (RFC 7515, RFC 7519) strictly, with the key sets that verify it, and signs with
+// keys of our own.
 //
 // Security argument: a token comes from anybody, and its header is written by whoever made it. So the header chooses
 // nothing: it may name an algorithm of a fixed list and the id of a key, and whatever would bring a key, fetch one or
 // change what is signed is refused before a key is looked for. Keys come from the set that the caller gives, and the
 // algorithm must fit the one key by its type, its curve and what its owner says about it. Text that two decoders could
 // read in two ways (duplicate members, loose base64, bytes that are not UTF-8) is refused, so that what was signed is
-// what is read. Size and depth are bounded before the work that they bound. Whose tokens are trusted, for whom and until
-// when is not decided here.
+// what is read. Size and depth are bounded before the work that they bound. Whose tokens are trusted, for whom and
+// until when is not decided here.
 package jws
 
 import (
@@ -55,8 +55,8 @@ func Parse(noun string, token secret.Text) (Token, error) {
 	return t, err
 }
 
-// ParseLogout is Parse of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4, which advises the type and does not
-// require it).
+// ParseLogout is Parse of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4, which advises the type and does
+// not require it).
 func ParseLogout(noun string, token secret.Text) (Token, error) {
 	return parse(noun, token, "", "jwt", "logout+jwt")
 }

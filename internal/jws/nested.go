@@ -7,10 +7,11 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// Nested returns a string, number or boolean inside the claims, the latter two as the token writes them. Its path is the
-// names on the way, joined by '/': Kubernetes' kubernetes.io/serviceaccount/uid is the member uid of the member
-// serviceaccount of the claim kubernetes.io. A name may have a '/' itself, as claims that are URLs do, so a path can be read
-// in more than one way; ok is false where not exactly one of them leads somewhere, and where that is anything else.
+// Nested returns a string, number or boolean inside the claims, the latter two as the token writes them. Its path is
+// the names on the way, joined by '/': Kubernetes' kubernetes.io/serviceaccount/uid is the member uid of the member
+// serviceaccount of the claim kubernetes.io. A name may have a '/' itself, as claims that are URLs do, so a path can be
+// read in more than one way; ok is false where not exactly one of them leads somewhere, and where that is anything
+// else.
 func (c Claims) Nested(path string) (s string, ok bool) {
 	var found []any
 	walk(c.members, path, &found)

@@ -1,9 +1,9 @@
 // Package keyring keeps the signing keys of issuers and verifies with them.
 //
-// Security argument: an issuer is asked for its keys by one request at a time, at most every 30 seconds for a key id that
-// nobody knows, so strangers with made-up tokens cannot make this server hammer an issuer. Keys that were fetched serve for
-// a day while the issuer does not answer, and no longer: then nothing verifies, and the answer says that it is for now. An
-// account's issuers make no other account's keys be forgotten.
+// Security argument: an issuer is asked for its keys by one request at a time, at most every 30 seconds for a key id
+// that nobody knows, so strangers with made-up tokens cannot make this server hammer an issuer. Keys that were fetched
+// serve for a day while the issuer does not answer, and no longer: then nothing verifies, and the answer says that it
+// is for now. An account's issuers make no other account's keys be forgotten.
 package keyring
 
 import (
@@ -42,8 +42,8 @@ type Issuer struct {
 	JWKSURI string // "" means by discovery from URL
 }
 
-// Ring keeps keys of the type K, which parse makes of a JWK set document. One fetch runs at a time for each issuer, in the
-// goroutine of the request that needed it; it goes on when that request ends, because others wait for it.
+// Ring keeps keys of the type K, which parse makes of a JWK set document. One fetch runs at a time for each issuer, in
+// the goroutine of the request that needed it; it goes on when that request ends, because others wait for it.
 type Ring[K any] struct {
 	source Source
 	parse  func(i Issuer, doc []byte) (K, error)
@@ -74,8 +74,9 @@ func New[K any](source Source, parse func(i Issuer, doc []byte) (K, error), now 
 }
 
 // Verify calls check with keys of the issuer, and once more with newer ones where check returns an error that wraps
-// jws.ErrNoKey and newer ones may be asked for: the issuer may have changed its keys since (OIDC Core §10.1.1). It returns
-// what check returned last, Unavailable where the issuer does not answer, and Unauthenticated where its keys cannot be used.
+// jws.ErrNoKey and newer ones may be asked for: the issuer may have changed its keys since (OIDC Core §10.1.1). It
+// returns what check returned last, Unavailable where the issuer does not answer, and Unauthenticated where its keys
+// cannot be used.
 func (r *Ring[K]) Verify(ctx context.Context, i Issuer, check func(K) error) error {
 	keys, version, err := r.current(ctx, i)
 	if err != nil {
@@ -90,8 +91,8 @@ func (r *Ring[K]) Verify(ctx context.Context, i Issuer, check func(K) error) err
 	return check(keys)
 }
 
-// VerifyHeld is Verify with the keys in memory alone, and never waits. settled is false if there are none that Verify would
-// use without a fetch, or none among them that check needs.
+// VerifyHeld is Verify with the keys in memory alone, and never waits. settled is false if there are none that Verify
+// would use without a fetch, or none among them that check needs.
 func (r *Ring[K]) VerifyHeld(i Issuer, check func(K) error) (settled bool, err error) {
 	r.mu.Lock()
 	e := r.sets[i.Account][i]
@@ -212,7 +213,8 @@ func (r *Ring[K]) fetchLocked(ctx context.Context, id Issuer, e *keySet[K]) {
 	}
 }
 
-// entryLocked finds or makes the entry. Where the account has too many it drops the one of them that was not used for longest.
+// entryLocked finds or makes the entry. Where the account has too many it drops the one of them that was not used for
+// longest.
 func (r *Ring[K]) entryLocked(id Issuer) *keySet[K] {
 	sets := r.sets[id.Account]
 	e := sets[id]

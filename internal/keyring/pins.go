@@ -52,8 +52,8 @@ func Origin(address string) string {
 	return u.Scheme + "://" + host
 }
 
-// Endpoint is an address without its query, in one form: servers read the spellings of a path as one, so that what is told
-// apart by them is not told apart.
+// Endpoint is an address without its query, in one form: servers read the spellings of a path as one, so that what is
+// told apart by them is not told apart.
 func Endpoint(address string) string {
 	u, err := url.Parse(address)
 	if o := Origin(address); err == nil && o != "" {
@@ -62,8 +62,8 @@ func Endpoint(address string) string {
 	return ""
 }
 
-// Unmoved is nil where the address has the origin that was pinned, and else Denied, with what moved and the command that
-// accepts it (threat M08). Hosts are in the cause only.
+// Unmoved is nil where the address has the origin that was pinned, and else Denied, with what moved and the command
+// that accepts it (threat M08). Hosts are in the cause only.
 func Unmoved(issuer, endpoint, address, pinned, accept string) error {
 	if now := Origin(address); now != pinned || now == "" {
 		return fault.Wrap(fault.Denied, fmt.Errorf("from %q to %q", pinned, now),

@@ -134,9 +134,9 @@ func errorCode(members map[string]json.RawMessage, name string, sent []secret.Te
 	return code
 }
 
-// claims returns what the provider wants in the parameter claims of the next authorization request: a JSON object (OpenID
-// Connect Core §5.5), as the member or in its text. It goes through a browser, so that one that is too long, or repeats
-// what we sent in whatever spelling, is none.
+// claims returns what the provider wants in the parameter claims of the next authorization request: a JSON object
+// (OpenID Connect Core §5.5), as the member or in its text. It goes through a browser, so that one that is too long, or
+// repeats what we sent in whatever spelling, is none.
 func claims(members map[string]json.RawMessage, sent []secret.Text) secret.Text {
 	doc := []byte(members["claims"])
 	if s, ok := text(members, "claims"); ok {
@@ -250,8 +250,8 @@ func expiry(raw json.RawMessage) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// scopes reads a string, or an array of strings (Twitch). nil means that the provider did not say; an empty list that nobody
-// knows, as after an empty string and what cannot be read.
+// scopes reads a string, or an array of strings (Twitch). nil means that the provider did not say; an empty list that
+// nobody knows, as after an empty string and what cannot be read.
 func scopes(raw json.RawMessage, separator string) []string {
 	var list []string
 	if raw == nil || string(raw) == "null" {

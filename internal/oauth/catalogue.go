@@ -17,8 +17,8 @@ import (
 //go:embed catalogue.json
 var catalogueJSON string
 
-// presentationJSON names the parameters of OpenID Connect (Core §3.1.2.1 and §5.2) that change how a user is asked and not what
-// comes of it. They are each vendor's; what one has beside them is in its entry.
+// presentationJSON names the parameters of OpenID Connect (Core §3.1.2.1 and §5.2) that change how a user is asked and
+// not what comes of it. They are each vendor's; what one has beside them is in its entry.
 //
 //go:embed presentation.json
 var presentationJSON string

@@ -90,8 +90,8 @@ func TestCatalogueSchema(t *testing.T) {
 	}
 }
 
-// An operator's own vendor is data under the rules of ours: it cannot stand in for one of ours, set what the broker sets,
-// name an address that is not https, or turn a token that is bound to a key into one that is not.
+// An operator's own vendor is data under the rules of ours: it cannot stand in for one of ours, set what the broker
+// sets, name an address that is not https, or turn a token that is bound to a key into one that is not.
 func TestL03_OperatorsVendors(t *testing.T) {
 	c, err := oauth.NewCatalogue()
 	if err != nil {

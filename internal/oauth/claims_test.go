@@ -10,8 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// A claims challenge goes through a browser: it is a bounded JSON object that repeats nothing of what was sent, or none. No
-// log of the error shows it.
+// A claims challenge goes through a browser: it is a bounded JSON object that repeats nothing of what was sent, or
+// none. No log of the error shows it.
 func TestM05_ClaimsAreBounded(t *testing.T) {
 	const sent = "refresh-token-canary"
 	for name, row := range map[string]struct{ claims, want string }{

@@ -2,11 +2,11 @@
 // somebody else can influence.
 //
 // Security argument: every connection is dialed for one account, by one function, which checks the address that is
-// connected to at the moment of each attempt, by that account's rules (see rules). Accounts share no connection, no bound
-// and no document. Nothing follows a redirect, reads a proxy variable, or skips certificate verification;
-// everything ends after ten seconds and after a bounded number of bytes. A grant (code, refresh token) is written to
-// at most one connection, once, and every failure says whether it may have arrived. What a provider answers is
-// foreign text: parsed strictly, bounded, cleaned, and never part of an error as it came.
+// connected to at the moment of each attempt, by that account's rules (see rules). Accounts share no connection, no
+// bound and no document. Nothing follows a redirect, reads a proxy variable, or skips certificate verification;
+// everything ends after ten seconds and after a bounded number of bytes. A grant (code, refresh token) is written to at
+// most one connection, once, and every failure says whether it may have arrived. What a provider answers is foreign
+// text: parsed strictly, bounded, cleaned, and never part of an error as it came.
 package oauth
 
 import (

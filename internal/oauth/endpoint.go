@@ -19,8 +19,8 @@ import (
 // It returns Invalid where the addresses may not be used: not https (plain http to loopback passes in development),
 // with user information or a fragment, no token endpoint, an issuer that is not the one the discovery URL was built
 // from (RFC 8414 §3.3), or metadata that lists PKCE methods without S256; and Unavailable where the document cannot be
-// fetched. Authorization and Revocation are "" where the metadata names none; what it names for Revocation is not looked at
-// before Revoke.
+// fetched. Authorization and Revocation are "" where the metadata names none; what it names for Revocation is not
+// looked at before Revoke.
 func (c *Client) Endpoints(ctx context.Context, p broker.Provider) (broker.Endpoints, error) {
 	e := broker.Endpoints{Issuer: p.Issuer, Authorization: p.AuthorizationEndpoint, Token: p.TokenEndpoint}
 	if p.DiscoveryURL != "" {

@@ -13,8 +13,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// What an entry says must be what is done: a path where only a name is read would be another reading than the operator's;
-// and what is for people to read is bounded, and acts on no terminal.
+// What an entry says must be what is done: a path where only a name is read would be another reading than the
+// operator's; and what is for people to read is bounded, and acts on no terminal.
 func TestL03_EntriesMeanWhatTheySay(t *testing.T) {
 	c, err := oauth.NewCatalogue()
 	if err != nil {
@@ -128,8 +128,9 @@ func TestTwitchsRevocation(t *testing.T) {
 	}
 }
 
-// Scopes that come back are written into every audit record and shown to agents and people: only what RFC 6749 §3.3 calls
-// a scope passes, in an array also with a space, and not without end. Where something is left out, nothing is known (M02).
+// Scopes that come back are written into every audit record and shown to agents and people: only what RFC 6749 §3.3
+// calls a scope passes, in an array also with a space, and not without end. Where something is left out, nothing is
+// known (M02).
 func TestE15_ScopesAreScopes(t *testing.T) {
 	many := func(n int) (s string) {
 		for i := range n {

@@ -66,7 +66,8 @@ func (c *Client) SignInToken(ctx context.Context, l identity.LoginClient, client
 }
 
 // issuerOf resolves the issuer's addresses, and describes the login client as Redeem's kin want it. Code, verifier,
-// secret and browser go only to the hosts that an administrator saw: metadata that leads elsewhere is Denied (threat M08).
+// secret and browser go only to the hosts that an administrator saw: metadata that leads elsewhere is Denied (threat
+// M08).
 func (c *Client) issuerOf(ctx context.Context, l identity.LoginClient) (broker.Endpoints, broker.Provider, error) {
 	p := broker.Provider{
 		Account: l.Account, Name: l.Issuer, ClientID: l.ClientID, AuthMethod: broker.AuthBasic,

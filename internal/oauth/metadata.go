@@ -38,9 +38,10 @@ type document struct {
 	IssInResponse bool
 }
 
-// JWKS returns the JWK set document of the account's issuer, at most 1 MiB, fetched anew each time: from jwksURI, or where that is
-// "" from the jwks_uri of the issuer's discovery document (which may be ten minutes old). It returns Unavailable where
-// the issuer does not answer and Unauthenticated where its answer, or an address it names, cannot be used.
+// JWKS returns the JWK set document of the account's issuer, at most 1 MiB, fetched anew each time: from jwksURI, or
+// where that is "" from the jwks_uri of the issuer's discovery document (which may be ten minutes old). It returns
+// Unavailable where the issuer does not answer and Unauthenticated where its answer, or an address it names, cannot be
+// used.
 func (c *Client) JWKS(ctx context.Context, account access.Account, issuer, jwksURI string) ([]byte, error) {
 	o, err := c.of(account)
 	if err != nil {
@@ -152,8 +153,8 @@ func parseDocument(body []byte) (document, error) {
 	return d, d.bound()
 }
 
-// bound keeps a document that is remembered small. An address that is too long is refused where it is used, and stays too
-// long.
+// bound keeps a document that is remembered small. An address that is too long is refused where it is used, and stays
+// too long.
 func (d *document) bound() error {
 	for _, address := range []*string{&d.Issuer, &d.Authorization, &d.Token, &d.Revocation, &d.JWKS, &d.UserInfo} {
 		*address = strings.Clone((*address)[:min(len(*address), maxURLLength+1)])

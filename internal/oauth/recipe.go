@@ -28,8 +28,8 @@ type recipe struct {
 // clientMark stands in a revocation's address for the provider's client id, as a part of the path.
 const clientMark = "{client_id}"
 
-// checkRevocation holds the address to the token endpoint's host or, in full, to the hosts that the entry lists: it gets
-// a token and may get the client secret (threats E18, L03).
+// checkRevocation holds the address to the token endpoint's host or, in full, to the hosts that the entry lists: it
+// gets a token and may get the client secret (threats E18, L03).
 func (r row) checkRevocation() error {
 	if regexp.MustCompile(`^([A-Za-z0-9_-]+/?)*$`).MatchString(r.Revocation) {
 		switch {

@@ -14,8 +14,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// Revoke revokes a token at e.Revocation, by RFC 7009 §2.1 or as v.Revoke says, in one request. hint is refresh_token or
-// access_token. A failure is a *broker.UpstreamError; Rejected means that the provider will say the same again. An
+// Revoke revokes a token at e.Revocation, by RFC 7009 §2.1 or as v.Revoke says, in one request. hint is refresh_token
+// or access_token. A failure is a *broker.UpstreamError; Rejected means that the provider will say the same again. An
 // Invalid fault means that the endpoint may not be used.
 func (c *Client) Revoke(ctx context.Context, e broker.Endpoints, p broker.Provider, v broker.Vendor, clientSecret, token secret.Text, hint string) error {
 	if _, err := c.parseURL(e.Revocation); err != nil {

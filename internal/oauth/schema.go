@@ -112,8 +112,8 @@ type resources struct {
 	Aliases map[string]string `json:"aliases"`
 }
 
-// check holds the rule to names as they come out of scopes: a default that no scope could name in full would be a resource
-// apart.
+// check holds the rule to names as they come out of scopes: a default that no scope could name in full would be a
+// resource apart.
 func (r *resources) check() error {
 	if r == nil {
 		return nil

@@ -252,8 +252,8 @@ func TestNothingSentIsUnsent(t *testing.T) {
 	}
 }
 
-// TestASealedConnectionWritesNothing is why Unsent can be believed: net/http writes in a goroutine of its own, which may
-// get its turn after the request has failed.
+// TestASealedConnectionWritesNothing is why Unsent can be believed: net/http writes in a goroutine of its own, which
+// may get its turn after the request has failed.
 func TestASealedConnectionWritesNothing(t *testing.T) {
 	here, there := net.Pipe()
 	conn, seal := oauth.Metered(here)

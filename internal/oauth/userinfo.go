@@ -13,10 +13,10 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// UserInfo asks an issuer's UserInfo endpoint (OIDC Core §5.3.1) with the user's token as bearer. It returns the members
-// of the JSON answer, of at most 64 KiB. Invalid means that the endpoint may not be used, that it does not accept the
-// token, or that its answer cannot be used; Unavailable that there was none. What the issuer says beside the claims is
-// not passed on: it may quote the token.
+// UserInfo asks an issuer's UserInfo endpoint (OIDC Core §5.3.1) with the user's token as bearer. It returns the
+// members of the JSON answer, of at most 64 KiB. Invalid means that the endpoint may not be used, that it does not
+// accept the token, or that its answer cannot be used; Unavailable that there was none. What the issuer says beside the
+// claims is not passed on: it may quote the token.
 func (c *Client) UserInfo(ctx context.Context, account access.Account, endpoint string, token secret.Text) (map[string]json.RawMessage, error) {
 	if _, err := c.parseURL(endpoint); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the address of the issuer's UserInfo endpoint cannot be used: %s", err)

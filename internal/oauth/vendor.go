@@ -31,9 +31,10 @@ func setScopes(query url.Values, v broker.Vendor, scopes []string) {
 	}
 }
 
-// scopeTokens returns what was granted: scopes (RFC 6749 §3.3; in an array one may have a space), and a bounded number of them,
-// since they are written into each audit record of the connection. If one is something else, or there are more, then nobody
-// knows what the token may do, and the list is empty (threat M02): without those it would say less than was granted.
+// scopeTokens returns what was granted: scopes (RFC 6749 §3.3; in an array one may have a space), and a bounded number
+// of them, since they are written into each audit record of the connection. If one is something else, or there are
+// more, then nobody knows what the token may do, and the list is empty (threat M02): without those it would say less
+// than was granted.
 func scopeTokens(list []string) []string {
 	found := make([]string, 0, min(len(list), maxScopes))
 	for _, s := range list {
@@ -125,8 +126,8 @@ func notOK(members map[string]json.RawMessage, v broker.Vendor) bool {
 	return v.OKMember != "" && string(members[v.OKMember]) != "true"
 }
 
-// tokenObject finds the object that holds the token: the one that the vendor nests it in, if there is a token in it, else
-// the answer itself.
+// tokenObject finds the object that holds the token: the one that the vendor nests it in, if there is a token in it,
+// else the answer itself.
 func tokenObject(members map[string]json.RawMessage, v broker.Vendor) (object map[string]json.RawMessage, nested bool, err error) {
 	raw, ok := members[v.TokenMember]
 	if v.TokenMember == "" || !ok || string(raw) == "null" {

@@ -63,8 +63,8 @@ func journeys() []journey {
 	}
 }
 
-// Each quirky vendor's entry of the catalogue works against a server that behaves as the vendor does: consent, redemption,
-// refresh, and the refusal of a dead refresh token.
+// Each quirky vendor's entry of the catalogue works against a server that behaves as the vendor does: consent,
+// redemption, refresh, and the refusal of a dead refresh token.
 func TestVendorsByScript(t *testing.T) {
 	catalogue, err := oauth.NewCatalogue()
 	if err != nil {
@@ -199,8 +199,8 @@ func TestE15_OddAttributes(t *testing.T) {
 	}
 }
 
-// FuzzE15_VendorsAnswers holds whatever a vendor with every quirk answers: no panic, and nothing but a well-formed grant
-// with bounded attributes, or a bounded error.
+// FuzzE15_VendorsAnswers holds whatever a vendor with every quirk answers: no panic, and nothing but a well-formed
+// grant with bounded attributes, or a bounded error.
 func FuzzE15_VendorsAnswers(f *testing.F) {
 	for _, seed := range []string{
 		`{"ok":true,"authed_user":{"access_token":"a","token_type":"user","scope":"x,y"},"team":{"id":"T","n":1}}`, `{"ok":false,"message":"no"}`,

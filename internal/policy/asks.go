@@ -7,9 +7,9 @@ import (
 	"github.com/cedar-policy/cedar-go"
 )
 
-// readsWhereItAsks returns the policy with each "context has scopes" in it as a comparison of the scopes with themselves: true
-// if they are known, and if they are not it fails, as whatever reads them does. Else a forbid that asks first would be answered
-// no, and forbid nothing (threat M02).
+// readsWhereItAsks returns the policy with each "context has scopes" in it as a comparison of the scopes with
+// themselves: true if they are known, and if they are not it fails, as whatever reads them does. Else a forbid that
+// asks first would be answered no, and forbid nothing (threat M02).
 func readsWhereItAsks(p *cedar.Policy) (*cedar.Policy, error) {
 	text, err := p.MarshalJSON()
 	if err != nil {

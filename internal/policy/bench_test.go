@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 )
 
-// forms are the ways in which an account with many policies may have written them. Each text is one of many; one of them
-// permits bench what is asked.
+// forms are the ways in which an account with many policies may have written them. Each text is one of many; one of
+// them permits bench what is asked.
 func forms() map[string]func(i int) string {
 	const when = ` when { ["a", "b"].containsAll(context.scopes) };`
 	return map[string]func(i int) string{

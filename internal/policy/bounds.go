@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Bounds of a policy's text. They are looked at before the text is parsed, because Cedar's parser and validator take more
-// than linear time for a tree that is deep, and exponential time for one whose parts are repeated (threat M10).
+// Bounds of a policy's text. They are looked at before the text is parsed, because Cedar's parser and validator take
+// more than linear time for a tree that is deep, and exponential time for one whose parts are repeated (threat M10).
 const (
 	maxNodes     = 2_000 // of one statement, what "has a.b.c" stands for counted in full
 	maxTextNodes = 8_000 // of all statements of one text
@@ -32,8 +32,8 @@ type measure struct {
 	total     int // nodes of all statements before this one
 }
 
-// tooCostly returns how many nodes a text has, or why it is not parsed. It takes one pass, and reads tokens as Cedar's scanner does: what it
-// cannot read Cedar refuses at that very place. A count is never below the tree's own.
+// tooCostly returns how many nodes a text has, or why it is not parsed. It takes one pass, and reads tokens as Cedar's
+// scanner does: what it cannot read Cedar refuses at that very place. A count is never below the tree's own.
 func tooCostly(text string) (nodes int, why *Problem) {
 	m := measure{levels: make([]level, 1, maxDepth+1), has: -1}
 	for at := 0; at < len(text); {

@@ -27,8 +27,8 @@ func ruleOf(policy string) (string, bool) {
 	return name, ok
 }
 
-// BuiltIn returns the built-in policies: the rights of the roles, made from the rule table of package access. They cannot
-// be changed, and a forbid of the account takes from them, except from root's. The role agent has none.
+// BuiltIn returns the built-in policies: the rights of the roles, made from the rule table of package access. They
+// cannot be changed, and a forbid of the account takes from them, except from root's. The role agent has none.
 func (e *Engine) BuiltIn() []Row {
 	row := func(name, description, scope string, actions []string) Row {
 		action := "action"
@@ -73,7 +73,8 @@ func (l *language) covering(allowed func(access.Rule) bool) []string {
 	return out
 }
 
-// tableActions are what the rule table allowed an agent before there were policies. Later operations are not among them.
+// tableActions are what the rule table allowed an agent before there were policies. Later operations are not among
+// them.
 func tableActions() []access.Action {
 	return []access.Action{
 		access.GetWorkloadAccessToken, access.GetWorkloadAccessTokenForJWT, access.GetWorkloadAccessTokenForUserID,
@@ -81,9 +82,9 @@ func tableActions() []access.Action {
 	}
 }
 
-// UpgradePolicies returns one policy for each of the principals that has the role agent, with all the rights that the rule
-// table gave it before there were policies: for the workload identities it is paired with, at every provider, with every
-// scope. Account, Name, Text, Description and Source are set. A server writes them once, when it is upgraded.
+// UpgradePolicies returns one policy for each of the principals that has the role agent, with all the rights that the
+// rule table gave it before there were policies: for the workload identities it is paired with, at every provider, with
+// every scope. Account, Name, Text, Description and Source are set. A server writes them once, when it is upgraded.
 func UpgradePolicies(principals []access.Caller) []Row {
 	var names []string
 	for _, a := range tableActions() {
@@ -104,7 +105,8 @@ func UpgradePolicies(principals []access.Caller) []Row {
 	return out
 }
 
-// upgradeName is a policy's name for a principal's: a policy's cannot have a slash, and is no longer than a principal's.
+// upgradeName is a policy's name for a principal's: a policy's cannot have a slash, and is no longer than a
+// principal's.
 func upgradeName(principal string) string {
 	const longest = 128
 	name := upgradePrefix + strings.ReplaceAll(principal, "/", ":")

@@ -261,8 +261,8 @@ type reading struct {
 	asks       bool // whether context has scopes
 }
 
-// analyse returns what a statement reads of context, and its shape: the hash of all of it but the names in the scopes of
-// principal and resource. It walks the tree once.
+// analyse returns what a statement reads of context, and its shape: the hash of all of it but the names in the scopes
+// of principal and resource. It walks the tree once.
 func analyse(p *cedar.Policy) (shape shape, r reading) {
 	a := *(*ast.Policy)(p.AST())
 	for _, c := range a.Conditions {

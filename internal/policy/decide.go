@@ -63,8 +63,9 @@ func (e *Engine) Explain(ctx context.Context, q Question) (access.Decision, []Pr
 	return e.explain(s, q)
 }
 
-// DecideWith answers the question as if the rows, and the built-in policies, were all that the account had. Of what is stored
-// it uses what it has read already, of the same versions. The problems include those of rows that cannot be used.
+// DecideWith answers the question as if the rows, and the built-in policies, were all that the account had. Of what is
+// stored it uses what it has read already, of the same versions. The problems include those of rows that cannot be
+// used.
 func (e *Engine) DecideWith(ctx context.Context, rows []Row, q Question) (access.Decision, []Problem, error) {
 	if d, decided := gate(q.Caller, q.Action, q.Facts); decided {
 		return d, nil, nil
@@ -101,8 +102,9 @@ func (e *Engine) compiled(row Row) (*compiled, error) {
 	return e.language.compile(row)
 }
 
-// Holder is a principal to whom a question's answer is yes, or would be for fewer scopes: then Decision.Beyond names those
-// it may not have. If the question names no scopes of an OAuth2 token it may be yes for some: then Decision.Unknown is set.
+// Holder is a principal to whom a question's answer is yes, or would be for fewer scopes: then Decision.Beyond names
+// those it may not have. If the question names no scopes of an OAuth2 token it may be yes for some: then
+// Decision.Unknown is set.
 type Holder struct {
 	Caller   access.Caller
 	Decision access.Decision

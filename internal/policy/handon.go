@@ -12,8 +12,8 @@ import (
 	"github.com/tabard-id/tabard/internal/access"
 )
 
-// handsOn reports whether the statement's scope leaves it open that a token is handed on from one agent to another. Nobody
-// but root is in the role root, and root asks no policy.
+// handsOn reports whether the statement's scope leaves it open that a token is handed on from one agent to another.
+// Nobody but root is in the role root, and root asks no policy.
 func (s *statement) handsOn() bool {
 	if s.principal == (types.EntityUID{Type: typeRole, ID: types.String(access.Root)}) {
 		return false
@@ -41,11 +41,13 @@ func (s *statement) handsOn() bool {
 	return e == (types.EntityUID{}) || access.IsWorkloadAudience(string(e.ID))
 }
 
-// senders returns the names that a statement requires context.from to be one of, where its conditions do so for certain.
+// senders returns the names that a statement requires context.from to be one of, where its conditions do so for
+// certain.
 //
-// Sound are only conjuncts of a when, context.from == "a" and ["a", "b"].contains(context.from): if one of them is false the
-// statement matches nothing, whatever stands beside it. A disjunction, a negation, an if, an unless and a comparison with
-// anything but texts are not looked into. The name "" is that of no agent: it leaves out whatever is handed on.
+// Sound are only conjuncts of a when, context.from == "a" and ["a", "b"].contains(context.from): if one of them is
+// false the statement matches nothing, whatever stands beside it. A disjunction, a negation, an if, an unless and a
+// comparison with anything but texts are not looked into. The name "" is that of no agent: it leaves out whatever is
+// handed on.
 func senders(p *ast.Policy) (names []string, certain bool) {
 	for _, c := range p.Conditions {
 		if c.Condition != ast.ConditionWhen {
@@ -107,8 +109,8 @@ func texts(nodes []ast.IsNode) ([]string, bool) {
 	return names, true
 }
 
-// sendersProblem says what is wrong with a permit that may hand on: it names nobody for certain, or names what no agent is
-// called. It is no reason not to use the statement for anything else.
+// sendersProblem says what is wrong with a permit that may hand on: it names nobody for certain, or names what no agent
+// is called. It is no reason not to use the statement for anything else.
 func (s *statement) sendersProblem() string {
 	if s.forbid || !s.handsOn() {
 		return ""
@@ -127,9 +129,9 @@ func (s *statement) sendersProblem() string {
 	return ""
 }
 
-// takesFrom reports whether the statement may decide that a token of the agent is handed on. A stored permit that does not
-// name the agent for certain permits no handing on, whatever its conditions come to (threat M07): it may be older than this
-// rule. A forbid always counts.
+// takesFrom reports whether the statement may decide that a token of the agent is handed on. A stored permit that does
+// not name the agent for certain permits no handing on, whatever its conditions come to (threat M07): it may be older
+// than this rule. A forbid always counts.
 func (s *statement) takesFrom(agent string) bool {
 	return s.forbid || agent != "" && slices.Contains(s.senders, agent)
 }

@@ -195,8 +195,8 @@ func TestM07_OldPermitsHandNothingOn(t *testing.T) {
 	}
 }
 
-// The name of the one before the sender permits nothing; a forbid may read both, and one that fails forbids. A permit that
-// fails permits nothing.
+// The name of the one before the sender permits nothing; a forbid may read both, and one that fails forbids. A permit
+// that fails permits nothing.
 func TestM07_OnlyTheSenderCounts(t *testing.T) {
 	booker := agent("b", "booker")
 	ask := func(f access.Facts, policies ...string) access.Decision {

@@ -90,8 +90,8 @@ func newLanguage() (*language, error) {
 	return l, l.complete(access.Rules())
 }
 
-// complete returns an error where the schema and the rule table know different actions: of one that only the table knows
-// nothing could be written, and one that only the schema knows nobody has.
+// complete returns an error where the schema and the rule table know different actions: of one that only the table
+// knows nothing could be written, and one that only the schema knows nobody has.
 func (l *language) complete(rules iter.Seq2[access.Action, access.Rule]) error {
 	n := 0
 	for a := range rules {
@@ -113,8 +113,8 @@ type shape [sha256.Size]byte
 const maxShapes = 1_000
 
 // validate returns what is wrong with a statement of the shape. The validator takes 0.2 ms, because it looks at each
-// operation, and does not look at the names in a scope; so statements that differ in those alone have one shape, and are
-// validated once. Of texts that are not stored nothing is remembered.
+// operation, and does not look at the names in a scope; so statements that differ in those alone have one shape, and
+// are validated once. Of texts that are not stored nothing is remembered.
 func (l *language) validate(p *cedar.Policy, account access.Account, of shape) []string {
 	l.mu.Lock()
 	said, known := l.checked[account][of]

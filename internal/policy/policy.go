@@ -1,11 +1,12 @@
 // Package policy decides by Cedar policies who may do what: the rights of the roles are built in, and an account's own
 // policies give agents theirs. Nothing is allowed without a policy.
 //
-// Security argument: what no policy may change is decided before any is read (access.Gate): an agent acts only for workload
-// identities that it is paired with, an administrator releases nothing, root cannot be locked out. Everything else is
-// denied unless a policy permits it and no policy forbids it. Doubt denies: a stored permit that cannot be read permits
-// nothing, a stored forbid that cannot be read or evaluated forbids all that it could have meant, and without the store
-// nothing but root is served. The index only leaves out policies whose scope cannot match, so it cannot change an answer.
+// Security argument: what no policy may change is decided before any is read (access.Gate): an agent acts only for
+// workload identities that it is paired with, an administrator releases nothing, root cannot be locked out. Everything
+// else is denied unless a policy permits it and no policy forbids it. Doubt denies: a stored permit that cannot be read
+// permits nothing, a stored forbid that cannot be read or evaluated forbids all that it could have meant, and without
+// the store nothing but root is served. The index only leaves out policies whose scope cannot match, so it cannot
+// change an answer.
 package policy
 
 import (
@@ -45,7 +46,8 @@ type Row struct {
 
 // Store keeps policies.
 type Store interface {
-	// PolicyVersion returns the version of the account's last write, 0 before the first. It is recent: up to one second old.
+	// PolicyVersion returns the version of the account's last write, 0 before the first. It is recent: up to one second
+	// old.
 	PolicyVersion(ctx context.Context, account access.Account) (int64, error)
 	// PoliciesSince returns each policy whose last write, a deletion included, is later than version. Versions MUST become
 	// visible in their order: once a reader has seen one, none before it may appear.

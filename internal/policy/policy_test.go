@@ -143,8 +143,8 @@ func TestStory(t *testing.T) {
 	decide(t, e, caller("none", nil), access.RevokeToken, access.Facts{}, "any-principal")
 }
 
-// A05: naming a user without proof is a right of its own, which neither the group mint nor a policy for other minting gives,
-// and which needs the workload identity's tag besides.
+// A05: naming a user without proof is a right of its own, which neither the group mint nor a policy for other minting
+// gives, and which needs the workload identity's tag besides.
 func TestA05_AssertingUsersIsAPermissionOfItsOwn(t *testing.T) {
 	m := &memory{}
 	e := engine(t, m)
@@ -159,8 +159,8 @@ func TestA05_AssertingUsersIsAPermissionOfItsOwn(t *testing.T) {
 	decide(t, e, bot, access.GetWorkloadAccessTokenForUserID, plain, "users-not-assertable")
 }
 
-// B10: only the outermost actor counts. Whom a token came through gives nothing, and a policy cannot make it; a forbid may
-// take because of it.
+// B10: only the outermost actor counts. Whom a token came through gives nothing, and a policy cannot make it; a forbid
+// may take because of it.
 func TestB10_ThroughWidensNothing(t *testing.T) {
 	m := &memory{}
 	e := engine(t, m)
@@ -310,7 +310,8 @@ func TestUnreadablePoliciesDeny(t *testing.T) {
 	}
 }
 
-// A reload reads what has changed, and no more; a store that goes back is read anew; without one nobody but root is served.
+// A reload reads what has changed, and no more; a store that goes back is read anew; without one nobody but root is
+// served.
 func TestReload(t *testing.T) {
 	m := &memory{}
 	for i := range 5 {

@@ -51,8 +51,8 @@ func randomFacts(r *rand.Rand) access.Facts {
 	}
 }
 
-// The built-in policies and those of an upgrade allow what the rule table did, except what it never allowed an agent in a
-// released version.
+// The built-in policies and those of an upgrade allow what the rule table did, except what it never allowed an agent in
+// a released version.
 func TestBuiltInAndUpgradePoliciesEqualTheTable(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var agents []access.Caller

@@ -37,7 +37,8 @@ func (l *language) request(c access.Caller, a access.Action, f access.Facts, at 
 	return r
 }
 
-// acted returns what is acted on. Administration acts on the provider or else the workload identity that the facts name.
+// acted returns what is acted on. Administration acts on the provider or else the workload identity that the facts
+// name.
 func (r *request) acted(op operation) types.EntityUID {
 	id := ""
 	kind := op.resource

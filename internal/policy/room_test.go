@@ -14,8 +14,8 @@ import (
 	"github.com/tabard-id/tabard/internal/policy"
 )
 
-// All policies of an account together have a bounded number of parts. One that is replaced makes room, and another account has
-// room of its own.
+// All policies of an account together have a bounded number of parts. One that is replaced makes room, and another
+// account has room of its own.
 func TestM10_AnAccountsPoliciesAreBoundedTogether(t *testing.T) {
 	stored := &memory{}
 	statement := `forbid(principal==Tabard::Principal::"p",action,resource)when{[` + strings.Repeat("1,", 900) + `1].isEmpty()};`

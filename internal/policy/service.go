@@ -24,8 +24,8 @@ const (
 // Shelf keeps the policies that are written.
 type Shelf interface {
 	// PutPolicy writes the policy, as the account's next version, and returns it. Where one of its name exists its creator
-	// and time of creation stay. A Conflict fault where expected is not 0 and not its version; a Limit fault where it is new
-	// and the account has most already.
+	// and time of creation stay. A Conflict fault where expected is not 0 and not its version; a Limit fault where it is
+	// new and the account has most already.
 	PutPolicy(ctx context.Context, row Row, expected, most int64) (Row, error)
 	// DeletePolicy is a NotFound fault where there is none.
 	DeletePolicy(ctx context.Context, account access.Account, name, by string, at time.Time) error
@@ -76,8 +76,8 @@ type ServiceConfig struct {
 	Now     func() time.Time
 	// Quota says how many policies an account may have. nil: DefaultQuota for each.
 	Quota func(ctx context.Context, account access.Account) (int64, error)
-	// Resource is the resource that a token of the provider with the scopes is for, "" for none; an Invalid fault for scopes
-	// of two. nil: there are none.
+	// Resource is the resource that a token of the provider with the scopes is for, "" for none; an Invalid fault for
+	// scopes of two. nil: there are none.
 	Resource func(ctx context.Context, account access.Account, provider string, scopes []string) (string, error)
 }
 
@@ -190,8 +190,8 @@ func (s *Service) Delete(ctx context.Context, caller access.Caller, name string)
 	return s.Library.DeletePolicy(ctx, caller.Account, name, caller.Name, s.Now())
 }
 
-// Filter selects policies that may concern a principal, or whoever acts for a workload identity. Where neither is set it
-// selects all.
+// Filter selects policies that may concern a principal, or whoever acts for a workload identity. Where neither is set
+// it selects all.
 type Filter struct{ Principal, Workload string }
 
 // List returns policies by name, the built-in ones among them. A filtered page may have fewer than limit while more

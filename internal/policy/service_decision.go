@@ -112,8 +112,8 @@ func (s *Service) question(ctx context.Context, who access.Caller, c Case) (Ques
 	return q, err
 }
 
-// unknownScopes reports whether nobody knows which scopes the token of a question has: it is a provider's, and no scopes of
-// it are named (threat M02).
+// unknownScopes reports whether nobody knows which scopes the token of a question has: it is a provider's, and no
+// scopes of it are named (threat M02).
 func unknownScopes(a access.Action, scopes []string) bool {
 	return (a == access.GetResourceOauth2Token || a == access.ReportTokenInvalid) && len(scopes) == 0
 }
@@ -127,7 +127,8 @@ type Explained struct {
 }
 
 // Explain makes a recorded decision again. What the record does not have (who the user's token says the user is, which
-// roles the principal had) is not known any more: the remarks say so. A record that is of no decision is an Invalid fault.
+// roles the principal had) is not known any more: the remarks say so. A record that is of no decision is an Invalid
+// fault.
 func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID string) (Explained, error) {
 	if err := s.Guard.Permit(ctx, caller, access.ExplainDecision, access.Facts{Resource: "record/" + recordID}); err != nil {
 		return Explained{}, err

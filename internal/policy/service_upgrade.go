@@ -13,16 +13,16 @@ import (
 type Upgrades interface {
 	// PendingUpgrades returns the accounts whose agents have their rights of the rule table still to be written.
 	PendingUpgrades(ctx context.Context) ([]access.Account, error)
-	// FinishUpgrade writes the policies of an account, which is not pending from then on: both or nothing. It is a Conflict
-	// fault where another server did it.
+	// FinishUpgrade writes the policies of an account, which is not pending from then on: both or nothing. It is a
+	// Conflict fault where another server did it.
 	FinishUpgrade(ctx context.Context, account access.Account, rows []Row, at time.Time) error
 }
 
 // UpgradedBy is who wrote the policies of an upgrade.
 const UpgradedBy = "upgrade"
 
-// Upgrade writes, once for each account that is older than policies, what the rule table allowed its agents. Each policy
-// is recorded. It returns how many it wrote; call it before the server answers.
+// Upgrade writes, once for each account that is older than policies, what the rule table allowed its agents. Each
+// policy is recorded. It returns how many it wrote; call it before the server answers.
 func (s *Service) Upgrade(ctx context.Context) (written int, err error) {
 	pending, err := s.Library.PendingUpgrades(ctx)
 	if err != nil {

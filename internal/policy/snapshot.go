@@ -113,12 +113,12 @@ func (e *Engine) reload(ctx context.Context, t *tenant, account access.Account, 
 	return s, nil
 }
 
-// maxAccountNodes bounds all policies of one account, so that no account's fill the memory or make the next start long. An
-// ordinary policy has sixty nodes, and there may be 20,000.
+// maxAccountNodes bounds all policies of one account, so that no account's fill the memory or make the next start long.
+// An ordinary policy has sixty nodes, and there may be 20,000.
 const maxAccountNodes = 2_000_000
 
-// room refuses a policy for which the account has no room. Other replicas may write at the same time, so the bound can be
-// passed by what is written in a second.
+// room refuses a policy for which the account has no room. Other replicas may write at the same time, so the bound can
+// be passed by what is written in a second.
 func (e *Engine) room(ctx context.Context, account access.Account, d Draft) error {
 	s, err := e.snapshot(ctx, account)
 	if err != nil {
@@ -143,8 +143,8 @@ func (e *Engine) tell(account access.Account, p *compiled) {
 	}
 }
 
-// Unreadable returns what is wrong with the account's stored policies, by name. A permit among them permits nothing, and
-// a forbid forbids all that it could have meant.
+// Unreadable returns what is wrong with the account's stored policies, by name. A permit among them permits nothing,
+// and a forbid forbids all that it could have meant.
 func (e *Engine) Unreadable(ctx context.Context, account access.Account) ([]Problem, error) {
 	s, err := e.snapshot(ctx, account)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 // workTime bounds how long one operation reads and tries policies, waiting for its turn included.
 const workTime = 10 * time.Second
 
-// turns lets each account have policies checked, tried and searched by one request at a time, so that one account's questions
-// take one processor at most and the others' decisions are not late (threat M10). The zero turns is ready.
+// turns lets each account have policies checked, tried and searched by one request at a time, so that one account's
+// questions take one processor at most and the others' decisions are not late (threat M10). The zero turns is ready.
 type turns struct {
 	mu   sync.Mutex // guards busy
 	busy map[access.Account]*turn

@@ -8,8 +8,8 @@ import (
 	"github.com/tabard-id/tabard/internal/policy"
 )
 
-// M02: scopes that nobody knows are not an empty list, which is within every list. A permit that reads them permits nothing,
-// and a forbid that reads them forbids.
+// M02: scopes that nobody knows are not an empty list, which is within every list. A permit that reads them permits
+// nothing, and a forbid that reads them forbids.
 func TestM02_UnknownScopesAreInNoList(t *testing.T) {
 	bot := access.Caller{Account: account, Principal: "p", Name: "bot", Roles: []access.Role{access.Agent}, Workloads: []string{"w"}}
 	facts := access.Facts{Workload: "w", Provider: "google", Flow: "M2M"}

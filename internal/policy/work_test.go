@@ -31,7 +31,8 @@ func costly(t *testing.T, statements int) *policy.Engine {
 	return e
 }
 
-// M10: what an account may store costs little more when the scopes are named that are refused. It was a hundred times as much.
+// M10: what an account may store costs little more when the scopes are named that are refused. It was a hundred times
+// as much.
 func TestM10_NamingScopesCostsLittle(t *testing.T) {
 	e := costly(t, 400)
 	took := func(scopes ...string) time.Duration {
@@ -51,7 +52,8 @@ func TestM10_NamingScopesCostsLittle(t *testing.T) {
 	}
 }
 
-// M10: decisions that look at very much are made one at a time, so that an account has no more than one processor for them.
+// M10: decisions that look at very much are made one at a time, so that an account has no more than one processor for
+// them.
 func TestM10_CostlyDecisionsWaitForEachOther(t *testing.T) {
 	for statements, waits := range map[int]bool{100: true, 2: false} {
 		e := costly(t, statements)

@@ -17,7 +17,8 @@ import (
 // errKilled is what every call returns of a server that was killed.
 var errKilled = errors.New("killed")
 
-// fuse lets n calls through, of the store and of what ends connections; the last of them happens, and its answer is lost.
+// fuse lets n calls through, of the store and of what ends connections; the last of them happens, and its answer is
+// lost.
 type fuse struct {
 	revocation.Store
 	revocation.Connections

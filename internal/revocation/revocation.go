@@ -1,9 +1,9 @@
 // Package revocation ends what many connections, tokens and delegations allow, in one stroke, and accounts for it.
 //
-// Security argument: what is selected is dead here before anybody at a provider is asked: the epochs rise first, so that
-// workload access tokens end everywhere within two seconds, then open consents and kept users' tokens go, then each
-// connection's tokens are erased. Each step is durable and may be taken again, so that a server that dies in the middle
-// is continued by any other. What a provider did not confirm is named in the receipt and not passed over.
+// Security argument: what is selected is dead here before anybody at a provider is asked: the epochs rise first, so
+// that workload access tokens end everywhere within two seconds, then open consents and kept users' tokens go, then
+// each connection's tokens are erased. Each step is durable and may be taken again, so that a server that dies in the
+// middle is continued by any other. What a provider did not confirm is named in the receipt and not passed over.
 package revocation
 
 import (
@@ -97,11 +97,11 @@ type JobStore interface {
 	CreateJob(ctx context.Context, j Job, ttl time.Duration) error
 	// Job returns NotFound where the account has no such job.
 	Job(ctx context.Context, account access.Account, id string) (Job, error)
-	// LeaseJob takes the job that is due by t for longest, is not done and that nobody has leased, and leases it for ttl. It
-	// returns NotFound where there is none.
+	// LeaseJob takes the job that is due by t for longest, is not done and that nobody has leased, and leases it for ttl.
+	// It returns NotFound where there is none.
 	LeaseJob(ctx context.Context, t time.Time, ttl time.Duration) (Job, error)
-	// SaveJob stores phase, delegations, receipt, due and finished where the phase is still from, else returns Conflict; and
-	// leases the job for ttl from now, or lets it go where ttl is 0.
+	// SaveJob stores phase, delegations, receipt, due and finished where the phase is still from, else returns Conflict;
+	// and leases the job for ttl from now, or lets it go where ttl is 0.
 	SaveJob(ctx context.Context, j Job, from Phase, ttl time.Duration) error
 	// EndConsents fails the open consent sessions of the selection, also those whose code is being redeemed: what that
 	// brings is not stored any more. Where the selection names no provider it deletes the kept users' tokens too.
@@ -185,11 +185,11 @@ type Report struct {
 	Receipt string // of what is so far; "" before every connection has ended here, or without a Signer
 }
 
-// RevokeAccess ends the connections that r selects, and with them, unless r names a provider, the workload access tokens
-// and the users' tokens that are kept. When it returns, no token of the selection is good for anything on this server and
-// within two seconds on any other, and the connections are ended, or are being ended where there are many (the Phase is
-// Listed then, and there is no receipt yet). Providers are
-// told in the background: Revocation says how that goes.
+// RevokeAccess ends the connections that r selects, and with them, unless r names a provider, the workload access
+// tokens and the users' tokens that are kept. When it returns, no token of the selection is good for anything on this
+// server and within two seconds on any other, and the connections are ended, or are being ended where there are many
+// (the Phase is Listed then, and there is no receipt yet). Providers are told in the background: Revocation says how
+// that goes.
 //
 // Errors: Denied, also where somebody other than root revokes the whole account; Invalid where nothing is selected;
 // NotFound for an unknown workload identity or provider.
@@ -282,7 +282,8 @@ func (s *Service) start(ctx context.Context, j Job) (Report, error) {
 	return s.report(ctx, j)
 }
 
-// letGo lets a worker have a job that a step failed of, and not only when the lease runs out. j is as it was stored last.
+// letGo lets a worker have a job that a step failed of, and not only when the lease runs out. j is as it was stored
+// last.
 func (s *Service) letGo(ctx context.Context, j Job) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), followFor)
 	defer cancel()
@@ -290,8 +291,8 @@ func (s *Service) letGo(ctx context.Context, j Job) {
 	s.nudge()
 }
 
-// follow waits for whoever goes on with j after a step was a Conflict, until what is selected has ended here or that takes
-// long, and returns the job as it is then. Any other failure, and one before tokens are dead, it returns.
+// follow waits for whoever goes on with j after a step was a Conflict, until what is selected has ended here or that
+// takes long, and returns the job as it is then. Any other failure, and one before tokens are dead, it returns.
 func (s *Service) follow(ctx context.Context, j Job, failed error) (Job, error) {
 	if !errors.Is(failed, fault.Conflict) {
 		return Job{}, failed
@@ -364,9 +365,9 @@ type Erasure struct {
 	Receipt     string
 }
 
-// EraseUser ends everything of a user, here and at the providers, and forgets who the user is: the reference in the audit
-// trail and in what is left names nobody any more. The trail itself is not changed. A user who comes back is remembered
-// anew, under the same reference.
+// EraseUser ends everything of a user, here and at the providers, and forgets who the user is: the reference in the
+// audit trail and in what is left names nobody any more. The trail itself is not changed. A user who comes back is
+// remembered anew, under the same reference.
 func (s *Service) EraseUser(ctx context.Context, caller access.Caller, sel identity.UserSelector, reason string) (Erasure, error) {
 	j := s.newJob(caller, reason)
 	var bad error

@@ -74,8 +74,8 @@ func (s *Service) nudge() {
 	}
 }
 
-// step takes a job that the caller has leased one step further, saves it, leased for keep from then on, and returns it as
-// it is then. Where the server dies in the middle of one, it is taken again.
+// step takes a job that the caller has leased one step further, saves it, leased for keep from then on, and returns it
+// as it is then. Where the server dies in the middle of one, it is taken again.
 func (s *Service) step(ctx context.Context, j Job, keep time.Duration) (Job, error) {
 	from := j.Phase
 	var err error

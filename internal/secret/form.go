@@ -2,10 +2,10 @@ package secret
 
 import "strings"
 
-// IsCredential reports whether a text is, or has in it as a word, something of the form of a credential that this server issues
-// or takes: a workload access token (wat1.), a session token (ses1.), a secret access key (tabard_ and 40 characters), or a signed
-// JWT in compact form. Such a text is no name, wherever it is given as one, whatever stands around the credential: Bearer, a quote,
-// the end of a line, a sentence about it.
+// IsCredential reports whether a text is, or has in it as a word, something of the form of a credential that this
+// server issues or takes: a workload access token (wat1.), a session token (ses1.), a secret access key (tabard_ and 40
+// characters), or a signed JWT in compact form. Such a text is no name, wherever it is given as one, whatever stands
+// around the credential: Bearer, a quote, the end of a line, a sentence about it.
 func IsCredential(s string) bool {
 	for word := range strings.FieldsFuncSeq(s, func(r rune) bool { return !strings.ContainsRune(base64url+".", r) }) {
 		if isCredential(word) {

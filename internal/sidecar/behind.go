@@ -76,8 +76,8 @@ func (b *behind) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	logLine(b.log, r, "identity", route, status, b.now().Sub(start), id, err)
 }
 
-// local refuses what a page in a browser of this machine could send: a browser says what it is for, and a name that was made
-// to mean this machine (DNS rebinding) is in Host.
+// local refuses what a page in a browser of this machine could send: a browser says what it is for, and a name that was
+// made to mean this machine (DNS rebinding) is in Host.
 func local(r *http.Request) error {
 	switch {
 	case fromBrowser(r):
@@ -97,8 +97,8 @@ func find(r *http.Request) (api.Operation, bool) {
 	return api.Operation{}, false
 }
 
-// pass asks Tabard what the agent asks, as the sidecar. The caller's signature is not looked at: it is of whatever AWS key the
-// agent has, and goes nowhere.
+// pass asks Tabard what the agent asks, as the sidecar. The caller's signature is not looked at: it is of whatever AWS
+// key the agent has, and goes nowhere.
 func (b *behind) pass(w http.ResponseWriter, r *http.Request, op api.Operation) (*answer, error) {
 	read, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -124,7 +124,8 @@ func (b *behind) pass(w http.ResponseWriter, r *http.Request, op api.Operation) 
 	return got, nil
 }
 
-// foreignAnswer says what it means that something before Tabard answered with this status. SDKs try the first two again.
+// foreignAnswer says what it means that something before Tabard answered with this status. SDKs try the first two
+// again.
 func foreignAnswer(status int) *wrongCall {
 	err := fmt.Errorf("what answers at Tabard's address is not Tabard: %d", status)
 	switch status {

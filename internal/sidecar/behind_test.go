@@ -126,7 +126,8 @@ func TestOnlyWhatAgentsAskFor(t *testing.T) {
 	}
 }
 
-// F14: a page in a browser on this machine, also one whose name was made to mean loopback (DNS rebinding), gets nothing.
+// F14: a page in a browser on this machine, also one whose name was made to mean loopback (DNS rebinding), gets
+// nothing.
 func TestF14_BrowsersGetNothing(t *testing.T) {
 	s := newScene(t)
 	for what, h := range map[string]http.Header{

@@ -26,7 +26,8 @@ func keyOf(workload string, jwt secret.Text) cacheKey {
 	return sha256.Sum256([]byte(workload + "\x00" + jwt.Expose()))
 }
 
-// cache keeps workload access tokens by the hash of the workload and the JWT that they were minted for, least recently used first out.
+// cache keeps workload access tokens by the hash of the workload and the JWT that they were minted for, least recently
+// used first out.
 type cache struct {
 	most int
 	now  func() time.Time
@@ -63,8 +64,8 @@ func (c *cache) get(key cacheKey) (wat secret.Text, mark int) {
 	return secret.Text{}, c.purge
 }
 
-// put keeps a token that ends at expires. What has no known end is not kept, nor what was asked for before everything was
-// forgotten since get gave the mark.
+// put keeps a token that ends at expires. What has no known end is not kept, nor what was asked for before everything
+// was forgotten since get gave the mark.
 func (c *cache) put(key cacheKey, mark int, wat secret.Text, expires time.Time) {
 	if expires.IsZero() {
 		return

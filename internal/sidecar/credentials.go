@@ -30,9 +30,9 @@ type Credentials interface {
 	Sign(ctx context.Context, r *http.Request, body secret.Text) error
 }
 
-// TokenFile authenticates with the token in a file, which the platform of the workload writes and rotates (RFC 6750 §2.1). The
-// file is read for each request: it is small, and what was rotated or taken away takes effect at once. principal names the one
-// that is meant where the token may stand for several; it may be empty.
+// TokenFile authenticates with the token in a file, which the platform of the workload writes and rotates (RFC 6750
+// §2.1). The file is read for each request: it is small, and what was rotated or taken away takes effect at once.
+// principal names the one that is meant where the token may stand for several; it may be empty.
 func TokenFile(path, principal string) Credentials { return tokenFile{path, principal} }
 
 type tokenFile struct{ path, principal string }
@@ -63,8 +63,8 @@ func (t tokenFile) Sign(_ context.Context, r *http.Request, _ secret.Text) error
 	return nil
 }
 
-// AccessKey authenticates with AWS's Signature Version 4. from is asked for each request, and renews what has an end itself,
-// as aws.CredentialsCache does.
+// AccessKey authenticates with AWS's Signature Version 4. from is asked for each request, and renews what has an end
+// itself, as aws.CredentialsCache does.
 func AccessKey(from aws.CredentialsProvider, region string) Credentials {
 	return accessKey{from, region, v4.NewSigner()}
 }

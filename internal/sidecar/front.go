@@ -111,7 +111,8 @@ func (f *front) user(r *http.Request) (secret.Text, error) {
 		// Any page that the user of this machine looks at could send it.
 		return secret.Text{}, &refusal{status: http.StatusForbidden, code: "browser", message: "a browser's request needs the user's JWT, as Authorization: Bearer"}
 	case !namesLoopback(r):
-		// Browsers say of a page's requests to its own site less than fromBrowser looks for (Fetch §3.2, Secure Contexts §3.1).
+		// Browsers say of a page's requests to its own site less than fromBrowser looks for (Fetch §3.2, Secure Contexts
+		// §3.1).
 		return secret.Text{}, &refusal{status: http.StatusForbidden, code: "host", message: "a request without a user's JWT asks 127.0.0.1, ::1 or localhost by that name, in Host"}
 	}
 	return secret.Text{}, nil
@@ -122,8 +123,8 @@ func fromBrowser(r *http.Request) bool {
 	return len(r.Header.Values("Origin")) > 0 || len(r.Header.Values("Sec-Fetch-Site")) > 0
 }
 
-// proxy passes one request on. Rewrite gets headers from which those of the connection are gone, so a client cannot have ours
-// removed by naming them in Connection.
+// proxy passes one request on. Rewrite gets headers from which those of the connection are gone, so a client cannot
+// have ours removed by naming them in Connection.
 func (f *front) proxy(w *recorder, p *passage, in *http.Request) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport: f.transport, FlushInterval: -1, // at once: agents stream

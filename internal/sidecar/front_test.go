@@ -331,7 +331,8 @@ func streams(t *testing.T, kind string) {
 	}
 }
 
-// echo is an agent's WebSocket, as far as it matters here: it says what identity and protocols it got, and the client's line.
+// echo is an agent's WebSocket, as far as it matters here: it says what identity and protocols it got, and the client's
+// line.
 func echo(t *testing.T, selected string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, rw, err := w.(http.Hijacker).Hijack()

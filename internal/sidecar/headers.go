@@ -19,8 +19,8 @@ const (
 	customPrefix = "X-Amzn-Bedrock-Agentcore-Runtime-Custom-" // canonical: a client's own, which the Runtime passes on
 )
 
-// stripIdentity removes what says, or could be taken to say, on whose behalf a request is. Frameworks differ in how they read
-// names (WSGI and CGI read _ as -), so names are compared by their letters and digits alone.
+// stripIdentity removes what says, or could be taken to say, on whose behalf a request is. Frameworks differ in how
+// they read names (WSGI and CGI read _ as -), so names are compared by their letters and digits alone.
 func stripIdentity(h http.Header) {
 	for name := range h {
 		if isIdentity(name) {
@@ -29,8 +29,8 @@ func stripIdentity(h http.Header) {
 	}
 }
 
-// stripFraming removes what a framework that reads _ as - could take for a second word on the body's length, or on where the
-// request came from, of which the proxy has removed the first.
+// stripFraming removes what a framework that reads _ as - could take for a second word on the body's length, or on
+// where the request came from, of which the proxy has removed the first.
 func stripFraming(h http.Header) {
 	for name := range h {
 		switch {

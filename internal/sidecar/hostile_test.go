@@ -35,8 +35,8 @@ func raw(t *testing.T, at, sent string) (status int, answer string) {
 	return resp.StatusCode, all.String()
 }
 
-// Whoever gets the agent to speak another protocol has a connection on which the sidecar removes nothing: h2c above all.
-// WebSockets alone pass, and only with a user.
+// Whoever gets the agent to speak another protocol has a connection on which the sidecar removes nothing: h2c above
+// all. WebSockets alone pass, and only with a user.
 func TestNoTunnelToTheAgent(t *testing.T) {
 	s := newScene(t)
 	s.agent.answers(echo(t, ""))
@@ -115,8 +115,8 @@ func TestFramingIsSaidOnce(t *testing.T) {
 	}
 }
 
-// A browser says where a request comes from only to https and to loopback by its own name, and not for a GET of the page's own
-// site. So a page whose name was made to mean this machine is known by that name.
+// A browser says where a request comes from only to https and to loopback by its own name, and not for a GET of the
+// page's own site. So a page whose name was made to mean this machine is known by that name.
 func TestF14_ARequestWithoutAUserNamesThisMachine(t *testing.T) {
 	s := newScene(t, func(c *sidecar.Config) { c.AllowAnonymous = true })
 	const get = "GET /.well-known/agent-card.json HTTP/1.1\r\n"
@@ -162,7 +162,8 @@ func TestF14_HostsThatOnlyLookLikeThisMachine(t *testing.T) {
 	}
 }
 
-// A token that was asked for before a refusal, and came after it, is as dead as those that the refusal emptied the cache of.
+// A token that was asked for before a refusal, and came after it, is as dead as those that the refusal emptied the
+// cache of.
 func TestATokenFromBeforeARefusalIsNotKept(t *testing.T) {
 	s := newScene(t)
 	asked, answer := make(chan struct{}), make(chan struct{})
@@ -181,7 +182,8 @@ func TestATokenFromBeforeARefusalIsNotKept(t *testing.T) {
 	}
 }
 
-// Whoever quotes a token back, be it Tabard, something in its place or the agent, has it neither logged nor passed to others.
+// Whoever quotes a token back, be it Tabard, something in its place or the agent, has it neither logged nor passed to
+// others.
 func TestQuotedTokensGoNowhere(t *testing.T) {
 	const wat = "wat1.canary-wat-of-a-caller"
 	s := newScene(t)
@@ -216,7 +218,8 @@ func TestQuotedTokensGoNowhere(t *testing.T) {
 	}
 }
 
-// What is not Tabard's form does not reach the agent: a proxy's error page may show the request, the sidecar's token included.
+// What is not Tabard's form does not reach the agent: a proxy's error page may show the request, the sidecar's token
+// included.
 func TestOnlyTabardsAnswersArePassedOn(t *testing.T) {
 	s := newScene(t)
 	for _, c := range []struct {

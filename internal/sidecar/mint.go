@@ -85,8 +85,8 @@ func badToken(message string) *refusal {
 	return &refusal{status: http.StatusUnauthorized, code: "invalid_token", message: message, challenge: `Bearer error="invalid_token"`}
 }
 
-// refusalOf says of what Tabard refused whose fault it is: the user's, who can log in again, or that of whoever set this up,
-// whose details are not for users.
+// refusalOf says of what Tabard refused whose fault it is: the user's, who can log in again, or that of whoever set
+// this up, whose details are not for users.
 func refusalOf(a *answer) *refusal {
 	why := fmt.Errorf("%d %s: %s", a.status, a.exception(), a.message())
 	if a.refusesUs() {

@@ -35,8 +35,8 @@ func endOf(jwt secret.Text) time.Time {
 	return time.UnixMilli(int64(claims.Exp * 1000))
 }
 
-// renewals remember the JWT that a workload access token was minted for, until the JWT ends: an agent that works for longer
-// than its token lives goes on with a new one. Least recently minted first out.
+// renewals remember the JWT that a workload access token was minted for, until the JWT ends: an agent that works for
+// longer than its token lives goes on with a new one. Least recently minted first out.
 type renewals struct {
 	most int
 	now  func() time.Time
@@ -75,8 +75,8 @@ func (r *renewals) put(wat, jwt secret.Text, expires time.Time) {
 	}
 }
 
-// due returns the JWT for a token that has ended, or does so within tokenSkew; the zero Text where it has not, or where the
-// JWT has ended too.
+// due returns the JWT for a token that has ended, or does so within tokenSkew; the zero Text where it has not, or where
+// the JWT has ended too.
 func (r *renewals) due(wat string) secret.Text {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,8 +91,9 @@ func (r *renewals) due(wat string) secret.Text {
 	return m.jwt
 }
 
-// renew returns the body of an identity call with a new token in place of one that this sidecar gave the agent and that has
-// ended, while the user's JWT lives. Where no new one is to be had the body stays as it is: then Tabard says what is wrong.
+// renew returns the body of an identity call with a new token in place of one that this sidecar gave the agent and that
+// has ended, while the user's JWT lives. Where no new one is to be had the body stays as it is: then Tabard says what
+// is wrong.
 func (m *minter) renew(ctx context.Context, body secret.Text) secret.Text {
 	var members map[string]json.RawMessage
 	var wat string

@@ -1,11 +1,11 @@
 // Package sidecar does for an agent anywhere what AgentCore's Runtime does for one at AWS.
 //
-// Security argument: it stands next to one agent, with two listeners that answer this machine alone. In front, a user's JWT
-// becomes a workload access token, and every header that could name another identity is removed before ours is set, so
-// nothing that a client sends reaches the agent as its identity. Behind, the agent's identity calls go on to one address with
-// the sidecar's own credentials: only listed operations, rebuilt from scratch, and never those of a browser. Whoever may
-// connect to the second listener acts as the agent, which is why no address of a network is accepted. Secrets pass through as
-// secret.Text, and what peers say of a failure is masked before it is logged or told.
+// Security argument: it stands next to one agent, with two listeners that answer this machine alone. In front, a user's
+// JWT becomes a workload access token, and every header that could name another identity is removed before ours is set,
+// so nothing that a client sends reaches the agent as its identity. Behind, the agent's identity calls go on to one
+// address with the sidecar's own credentials: only listed operations, rebuilt from scratch, and never those of a
+// browser. Whoever may connect to the second listener acts as the agent, which is why no address of a network is
+// accepted. Secrets pass through as secret.Text, and what peers say of a failure is masked before it is logged or told.
 package sidecar
 
 import (
@@ -174,15 +174,15 @@ func checkLoopback(setting, addr string) error {
 	return nil
 }
 
-// isLoopback reports whether a host without a port is this machine, for everybody alike: a name other than localhost may be
-// anybody's.
+// isLoopback reports whether a host without a port is this machine, for everybody alike: a name other than localhost
+// may be anybody's.
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// namesLoopback reports whether a request asks this machine by a name of its loopback, which no page of another site can have
-// for its own (DNS rebinding).
+// namesLoopback reports whether a request asks this machine by a name of its loopback, which no page of another site
+// can have for its own (DNS rebinding).
 func namesLoopback(r *http.Request) bool {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -231,8 +231,8 @@ func (s *Sidecar) URL() string { return "http://" + s.frontAt.Addr().String() }
 // IdentityURL is where the agent's identity calls come.
 func (s *Sidecar) IdentityURL() string { return "http://" + s.identityAt.Addr().String() }
 
-// Run answers until ctx ends, then lets requests in flight finish: those of clients first, whose agent may still need its
-// identity. It returns when nothing answers any more.
+// Run answers until ctx ends, then lets requests in flight finish: those of clients first, whose agent may still need
+// its identity. It returns when nothing answers any more.
 func (s *Sidecar) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	serve := func(srv *http.Server, l net.Listener) { failed <- srv.Serve(l) }

@@ -65,12 +65,14 @@ func (a *answer) message() string {
 	return doc.Message[:min(len(doc.Message), maxMessage)]
 }
 
-// refusesUs reports whether Tabard refused the sidecar itself, and not what was asked for: AWS has one exception for both.
+// refusesUs reports whether Tabard refused the sidecar itself, and not what was asked for: AWS has one exception for
+// both.
 func (a *answer) refusesUs() bool {
 	return a.exception() != "" && a.header.Get(api.HeaderRefused) == api.RefusedCaller
 }
 
-// foreign reports whether something other than Tabard answered: a proxy, as a rule, whose page may show what it was sent.
+// foreign reports whether something other than Tabard answered: a proxy, as a rule, whose page may show what it was
+// sent.
 func (a *answer) foreign() bool {
 	if a.status/100 != 2 {
 		return a.exception() == ""

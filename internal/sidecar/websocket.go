@@ -8,8 +8,8 @@ import (
 	"github.com/tabard-id/tabard/internal/secret"
 )
 
-// socketScheme is the subprotocol in which AWS's SDKs carry the user's JWT where a browser opens a WebSocket, which can set no
-// header but that: "base64UrlBearerAuthorization.TOKEN, base64UrlBearerAuthorization".
+// socketScheme is the subprotocol in which AWS's SDKs carry the user's JWT where a browser opens a WebSocket, which can
+// set no header but that: "base64UrlBearerAuthorization.TOKEN, base64UrlBearerAuthorization".
 const (
 	socketScheme    = "base64UrlBearerAuthorization"
 	socketProtocols = "Sec-WebSocket-Protocol"
@@ -80,8 +80,8 @@ func withoutSocketToken(h http.Header) {
 	}
 }
 
-// acceptScheme selects the scheme where the client offered it and the agent selected nothing: a browser closes a connection
-// for which none of its subprotocols was selected (RFC 6455 §4.1).
+// acceptScheme selects the scheme where the client offered it and the agent selected nothing: a browser closes a
+// connection for which none of its subprotocols was selected (RFC 6455 §4.1).
 func acceptScheme(resp *http.Response, r *http.Request) {
 	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get(socketProtocols) != "" {
 		return

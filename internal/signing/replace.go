@@ -63,10 +63,11 @@ func (s *Service) List(ctx context.Context, p Purpose) ([]Key, error) {
 }
 
 // Rotate makes a key that signs in place of today's, and returns it. Without revoke it signs after Overlap, when every
-// verifier knows it, and what was signed before verifies until its end. With revoke it signs at once, and every other key
-// of the purpose is erased, the one of the next period too: whoever got hold of one may have got hold of them all. What
-// they signed verifies no more: here at once, on other replicas within seconds, and elsewhere when the verifier reads the
-// key set again. A Conflict says that somebody else rotates at this moment, and a Limit that it was done too often.
+// verifier knows it, and what was signed before verifies until its end. With revoke it signs at once, and every other
+// key of the purpose is erased, the one of the next period too: whoever got hold of one may have got hold of them all.
+// What they signed verifies no more: here at once, on other replicas within seconds, and elsewhere when the verifier
+// reads the key set again. A Conflict says that somebody else rotates at this moment, and a Limit that it was done too
+// often.
 func (s *Service) Rotate(ctx context.Context, p Purpose, revoke bool) (Key, error) {
 	const tries = 4
 	for try := 1; ; try++ {

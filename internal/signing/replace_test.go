@@ -81,8 +81,8 @@ func TestRotateAtTheEndOfAPeriod(t *testing.T) {
 	}
 }
 
-// The drill: a key got out. One call, and within seconds no replica publishes it, signs with it or takes what it signed;
-// nor does whoever can write to the database bring it back (threat H08).
+// The drill: a key got out. One call, and within seconds no replica publishes it, signs with it or takes what it
+// signed; nor does whoever can write to the database bring it back (threat H08).
 func TestH08_RevokedKeyIsGoneOnEveryReplica(t *testing.T) {
 	w := newWorld(t)
 	w.clock.at(signing.Period - signing.Ahead/2) // the next period's key exists too

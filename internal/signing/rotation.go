@@ -39,14 +39,16 @@ func has(rows []Row, period int64) bool {
 func (r Row) live() bool { return r.Revoked.IsZero() }
 
 // Keys returns the JWK set (RFC 7517 §5) that verifies what was signed for the purpose: the keys of the last period and
-// of this one, and in the week before it begins that of the next. Errors are as for Sign. The bytes MUST NOT be changed.
+// of this one, and in the week before it begins that of the next. Errors are as for Sign. The bytes MUST NOT be
+// changed.
 func (s *Service) Keys(ctx context.Context, p Purpose) ([]byte, error) {
 	keys, err := s.series(ctx, p)
 	return keys.doc, err
 }
 
 // Prepare makes the keys that it is time for, so that the next one is published a week ahead even where nobody asks for
-// anything in that week: for the installation, and for each account that has signed in this period. Errors are as for Sign.
+// anything in that week: for the installation, and for each account that has signed in this period. Errors are as for
+// Sign.
 func (s *Service) Prepare(ctx context.Context) error {
 	_, err := s.series(ctx, Assertions)
 	period, next := due(s.now())

@@ -1,11 +1,11 @@
 // Package signing keeps the installation's own signing keys, and signs and verifies JWTs with them.
 //
-// Security argument: there is one algorithm (ES256) and one series of keys for each purpose, so that what was signed for
-// one thing verifies as no other. A key belongs to a period of the clock; which one signs is never anybody's choice. Its
-// private half is sealed under a keyset of the server's own vault, bound to purpose, period and id, and opened for one
-// signature at a time: nothing of it outlives the vault's own keys in memory, so that disabling the key in the key service
-// ends signing within five minutes. What is published is derived from the sealed halves and not from the rows' clear
-// columns: whoever can write to the database cannot make the world trust a key of theirs.
+// Security argument: there is one algorithm (ES256) and one series of keys for each purpose, so that what was signed
+// for one thing verifies as no other. A key belongs to a period of the clock; which one signs is never anybody's
+// choice. Its private half is sealed under a keyset of the server's own vault, bound to purpose, period and id, and
+// opened for one signature at a time: nothing of it outlives the vault's own keys in memory, so that disabling the key
+// in the key service ends signing within five minutes. What is published is derived from the sealed halves and not from
+// the rows' clear columns: whoever can write to the database cannot make the world trust a key of theirs.
 package signing
 
 import (
@@ -25,18 +25,19 @@ import (
 // Purpose is what a series of keys is for. What a key of one purpose signed verifies under no other.
 type Purpose string
 
-// Assertions signs the JWTs by which the installation names one of its accounts' clients or agents to a provider: client
-// authentication and actor tokens.
+// Assertions signs the JWTs by which the installation names one of its accounts' clients or agents to a provider:
+// client authentication and actor tokens.
 const Assertions Purpose = "assertions"
 
 // tokensOf begins the purposes of the tokens that accounts make for others.
 const tokensOf = "tokens/"
 
-// AccountTokens is the purpose of the tokens that one account makes for others. Each account is an issuer of its own, with
-// keys of its own: a verifier that trusts one account's issuer takes no token of another (threat M09).
+// AccountTokens is the purpose of the tokens that one account makes for others. Each account is an issuer of its own,
+// with keys of its own: a verifier that trusts one account's issuer takes no token of another (threat M09).
 func AccountTokens(account string) Purpose { return Purpose(tokensOf + account) }
 
-// AccountPath is what stands between the server's public URL and the number of an account in the URL of the account's issuer.
+// AccountPath is what stands between the server's public URL and the number of an account in the URL of the account's
+// issuer.
 const AccountPath = "/accounts/"
 
 const (
@@ -88,11 +89,11 @@ type Store interface {
 	SigningKeys(ctx context.Context, p Purpose, from int64) ([]Row, error)
 	// SigningPurposes returns the purposes that have a key for the period from or a later one.
 	SigningPurposes(ctx context.Context, from int64) ([]Purpose, error)
-	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period and serial or the id exists, and
-	// leave that as it is.
+	// AddSigningKey MUST return a Conflict fault where the purpose has a key for the period and serial or the id exists,
+	// and leave that as it is.
 	AddSigningKey(ctx context.Context, r Row) error
-	// ReplaceSigningKeys MUST, in one step, add r as AddSigningKey does, and revoke every other key of its purpose that was
-	// not: their sealed halves are erased.
+	// ReplaceSigningKeys MUST, in one step, add r as AddSigningKey does, and revoke every other key of its purpose that
+	// was not: their sealed halves are erased.
 	ReplaceSigningKeys(ctx context.Context, r Row, at time.Time) error
 }
 
@@ -123,8 +124,8 @@ func New(c Config) (*Service, error) {
 	return &Service{store: c.Store, vault: c.Vault, issuer: c.Issuer, now: c.Now, read: make(map[Purpose]series)}, nil
 }
 
-// Issuer is the claim iss of what is signed for the purpose: the server's public URL, or for the tokens of an account the
-// account's own URL below it.
+// Issuer is the claim iss of what is signed for the purpose: the server's public URL, or for the tokens of an account
+// the account's own URL below it.
 func (s *Service) Issuer(p Purpose) string {
 	if account, ok := strings.CutPrefix(string(p), tokensOf); ok {
 		return s.issuer + AccountPath + account
@@ -132,9 +133,9 @@ func (s *Service) Issuer(p Purpose) string {
 	return s.issuer
 }
 
-// Sign returns the compact form of a JWT of the type typ ("JWT", "at+jwt") with the claims, to which it adds iss. Claims
-// that have an iss, or no exp that is after now and at most MaxLife away, are Internal. The error is Unavailable or
-// Denied where the store or the key service does not give the key.
+// Sign returns the compact form of a JWT of the type typ ("JWT", "at+jwt") with the claims, to which it adds iss.
+// Claims that have an iss, or no exp that is after now and at most MaxLife away, are Internal. The error is Unavailable
+// or Denied where the store or the key service does not give the key.
 func (s *Service) Sign(ctx context.Context, p Purpose, typ string, claims map[string]any) (secret.Text, error) {
 	now := s.now()
 	exp, ok := claims["exp"].(int64)

@@ -13,8 +13,9 @@ import (
 // token's key theirs is published for ever.
 const Audit Purpose = "audit"
 
-// State returns the compact form of a JWT of the type typ with the claims, signed for the purpose Audit, to which it adds
-// iss. A statement does not expire and is no secret. Claims that have an iss are Internal; other errors are as for Sign.
+// State returns the compact form of a JWT of the type typ with the claims, signed for the purpose Audit, to which it
+// adds iss. A statement does not expire and is no secret. Claims that have an iss are Internal; other errors are as for
+// Sign.
 func (s *Service) State(ctx context.Context, typ string, claims map[string]any) (string, error) {
 	if _, has := claims["iss"]; has {
 		return "", fault.New(fault.Internal, "claims to sign must have no iss")
@@ -66,8 +67,8 @@ func (s *Service) StatementKeys(ctx context.Context) ([]byte, error) {
 	return []byte(`{"keys":[` + strings.Join(publics, ",") + `]}`), nil
 }
 
-// ReadStatement verifies a statement of exactly the type typ by a key set such as StatementKeys returns, and returns its
-// claims. It needs no server. Whatever is wrong is Unauthenticated.
+// ReadStatement verifies a statement of exactly the type typ by a key set such as StatementKeys returns, and returns
+// its claims. It needs no server. Whatever is wrong is Unauthenticated.
 func ReadStatement(keys []byte, typ, statement string) (jws.Claims, error) {
 	const noun = "the statement"
 	t, err := jws.ParseTyped(noun, typ, secret.New(statement))

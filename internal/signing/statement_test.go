@@ -9,7 +9,8 @@ import (
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
-// A statement is read years later, by the keys of then, and never passes for a token or for a statement of another type.
+// A statement is read years later, by the keys of then, and never passes for a token or for a statement of another
+// type.
 func TestStatements(t *testing.T) {
 	const typ = "tabard-test+jwt"
 	w := newWorld(t)

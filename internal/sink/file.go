@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// File appends lines to a file that only its owner can read. When it has grown to Max bytes it is renamed to path.1, that
-// to path.2, and so on up to Keep files. Every batch is on disk when Send returns.
+// File appends lines to a file that only its owner can read. When it has grown to Max bytes it is renamed to path.1,
+// that to path.2, and so on up to Keep files. Every batch is on disk when Send returns.
 type File struct {
 	Path string
 	Max  int64 // bytes

@@ -16,8 +16,8 @@ import (
 // maxHops bounds the redirects of one step.
 const maxHops = 20
 
-// Browser is a scripted person: it keeps cookies, follows redirects, fills in forms and remembers where it has been. One
-// Browser is one person at one machine; it is not safe for concurrent use.
+// Browser is a scripted person: it keeps cookies, follows redirects, fills in forms and remembers where it has been.
+// One Browser is one person at one machine; it is not safe for concurrent use.
 type Browser struct {
 	// Stop, if set, is asked about each address that a redirect leads to. Where it says true the browser does not go: the
 	// page it returns has that address, with its query, and nothing else.
@@ -56,7 +56,8 @@ type Page struct {
 // Chain returns every request since the browser was made, in order.
 func (b *Browser) Chain() []Hop { return slices.Clone(b.chain) }
 
-// Client returns an HTTP client with this browser's cookies that follows no redirects, for a step no method here covers.
+// Client returns an HTTP client with this browser's cookies that follows no redirects, for a step no method here
+// covers.
 func (b *Browser) Client() *http.Client { return b.client }
 
 // Visit opens an address and follows redirects. The error is about not reaching a server.
@@ -64,8 +65,8 @@ func (b *Browser) Visit(ctx context.Context, address string) (*Page, error) {
 	return b.fetch(ctx, http.MethodGet, address, nil)
 }
 
-// Submit sends the page's first form with these values over the form's own; a button is a value like another. A value list
-// that is empty leaves the field out, as an unticked box.
+// Submit sends the page's first form with these values over the form's own; a button is a value like another. A value
+// list that is empty leaves the field out, as an unticked box.
 func (b *Browser) Submit(ctx context.Context, page *Page, values url.Values) (*Page, error) {
 	if len(page.forms) == 0 {
 		return nil, fmt.Errorf("standin: %s has no form", page.URL.Path)
@@ -84,8 +85,8 @@ func (b *Browser) Submit(ctx context.Context, page *Page, values url.Values) (*P
 	return b.fetch(ctx, http.MethodPost, target.String(), fields)
 }
 
-// LogIn starts at an address that leads to a login page of either provider (or further: a session skips the page), logs in
-// as the user, and returns where that ends. A wrong password ends at the login page, with status 401.
+// LogIn starts at an address that leads to a login page of either provider (or further: a session skips the page), logs
+// in as the user, and returns where that ends. A wrong password ends at the login page, with status 401.
 func (b *Browser) LogIn(ctx context.Context, start string, user User) (*Page, error) {
 	page, err := b.Visit(ctx, start)
 	if err != nil || !page.has("password") {
@@ -94,8 +95,8 @@ func (b *Browser) LogIn(ctx context.Context, start string, user User) (*Page, er
 	return b.Submit(ctx, page, url.Values{"username": {user.Name}, "password": {user.Password.Expose()}})
 }
 
-// Approve starts at an address that leads to the calendar provider, logs in there if asked, and allows what the consent page
-// names, or, if scopes are given, only those. It returns where that ends, usually the client's page.
+// Approve starts at an address that leads to the calendar provider, logs in there if asked, and allows what the consent
+// page names, or, if scopes are given, only those. It returns where that ends, usually the client's page.
 func (b *Browser) Approve(ctx context.Context, start string, user User, scopes ...string) (*Page, error) {
 	values := url.Values{"decision": {"allow"}}
 	if len(scopes) > 0 {

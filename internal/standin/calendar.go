@@ -44,10 +44,10 @@ type CalendarConfig struct {
 
 // Calendar is an OAuth 2.0 authorization server with a calendar behind it.
 //
-// What it does where the standards leave a choice: PKCE S256 is demanded of everyone; consent is asked each time and each
-// scope can be unticked; a refresh token is given when the request has access_type=offline (as at Google) or the scope
-// offline_access, is replaced at each use, and ends its whole grant when it is used twice; a code used twice does the same;
-// access tokens are opaque; the authorization response carries iss (RFC 9207).
+// What it does where the standards leave a choice: PKCE S256 is demanded of everyone; consent is asked each time and
+// each scope can be unticked; a refresh token is given when the request has access_type=offline (as at Google) or the
+// scope offline_access, is replaced at each use, and ends its whole grant when it is used twice; a code used twice does
+// the same; access tokens are opaque; the authorization response carries iss (RFC 9207).
 type Calendar struct {
 	config  CalendarConfig
 	dir     *directory

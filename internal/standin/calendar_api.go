@@ -73,7 +73,8 @@ func (c *Calendar) apiRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(pathAPI, func(w http.ResponseWriter, _ *http.Request) { notFound().write(w) })
 }
 
-// api runs one operation: body first, then the operation under c.mu, then the answer, so that a slow client holds nobody up.
+// api runs one operation: body first, then the operation under c.mu, then the answer, so that a slow client holds
+// nobody up.
 func (c *Calendar) api(scopes []string, op func(apiCall) (any, *apiError)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -99,8 +100,8 @@ func (c *Calendar) api(scopes []string, op func(apiCall) (any, *apiError)) http.
 	}
 }
 
-// admit checks the bearer token and needs c.mu. A token reaches its own user's calendar only; another one is not found, as at
-// Google without a share.
+// admit checks the bearer token and needs c.mu. A token reaches its own user's calendar only; another one is not found,
+// as at Google without a share.
 func (c *Calendar) admit(r *http.Request, scopes []string) (apiCall, *apiError) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	a, ok := c.grants.access(secret.New(token), c.config.Now())

@@ -42,8 +42,8 @@ func scopeText(scope string) (string, bool) {
 	return "", false
 }
 
-// authorize answers the authorization endpoint. Until the redirect URI is known to be the client's, problems are shown on a
-// page and never sent anywhere (RFC 6749 §4.1.2.1).
+// authorize answers the authorization endpoint. Until the redirect URI is known to be the client's, problems are shown
+// on a page and never sent anywhere (RFC 6749 §4.1.2.1).
 func (c *Calendar) authorize(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	client, ok := c.dir.client(q.Get("client_id"))

@@ -219,8 +219,8 @@ func (c *Calendar) clientCredentials(form url.Values, client Client) (tokenAnswe
 	return tokenAnswer{access: c.grants.newAccess(g, scopes, c.config.Now(), c.config.AccessTokenLifetime), scopes: scopes, lifetime: c.config.AccessTokenLifetime}, nil
 }
 
-// revoke answers RFC 7009. Either kind of token ends the whole grant. As at Google, holding the token is enough; a client that
-// authenticates must do it right and may only revoke its own.
+// revoke answers RFC 7009. Either kind of token ends the whole grant. As at Google, holding the token is enough; a
+// client that authenticates must do it right and may only revoke its own.
 func (c *Calendar) revoke(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil || r.PostForm.Get("token") == "" {
 		writeOAuthError(w, oauthError{http.StatusBadRequest, "invalid_request", "token is missing"})

@@ -52,7 +52,8 @@ type Attendee struct {
 	Optional       bool   `json:"optional,omitempty"`
 }
 
-// EventTime is an instant (DateTime, RFC 3339, whose offset may be left out if TimeZone says where) or a whole day (Date).
+// EventTime is an instant (DateTime, RFC 3339, whose offset may be left out if TimeZone says where) or a whole day
+// (Date).
 type EventTime struct {
 	DateTime string `json:"dateTime,omitempty"`
 	Date     string `json:"date,omitempty"`

@@ -36,8 +36,8 @@ type refreshToken struct {
 	spent bool
 }
 
-// grants holds the credentials of the calendar provider, found by SHA-256 so that it keeps none in the clear. Spent refresh
-// tokens stay for as long as the process lives: that is how their second use is noticed.
+// grants holds the credentials of the calendar provider, found by SHA-256 so that it keeps none in the clear. Spent
+// refresh tokens stay for as long as the process lives: that is how their second use is noticed.
 type grants struct {
 	codes   map[[32]byte]*authCode
 	tokens  map[[32]byte]*accessToken
@@ -61,7 +61,8 @@ func (g *grants) newCode(gr *grant, redirectURI, challenge string, now time.Time
 	return code
 }
 
-// redeem spends a code. The reason is empty when it worked. A code that was spent before ends its grant (RFC 6749 §4.1.2).
+// redeem spends a code. The reason is empty when it worked. A code that was spent before ends its grant (RFC 6749
+// §4.1.2).
 func (g *grants) redeem(code, verifier secret.Text, client, redirectURI string, now time.Time) (*grant, string) {
 	c := g.codes[digest(code)]
 	switch {
@@ -105,8 +106,8 @@ func (g *grants) newRefresh(gr *grant) secret.Text {
 	return t
 }
 
-// spendRefresh takes a refresh token out of circulation. The reason is empty when it worked. A token that was spent before
-// ends its grant (RFC 9700 §4.14.2).
+// spendRefresh takes a refresh token out of circulation. The reason is empty when it worked. A token that was spent
+// before ends its grant (RFC 9700 §4.14.2).
 func (g *grants) spendRefresh(t secret.Text, client string) (*grant, string) {
 	r := g.refresh[digest(t)]
 	switch {

@@ -30,7 +30,8 @@ type OIDCConfig struct {
 	Hint string
 }
 
-// OIDC is an OpenID provider on zitadel's library: code flow with PKCE S256 (demanded), refresh, userinfo, discovery, JWKS.
+// OIDC is an OpenID provider on zitadel's library: code flow with PKCE S256 (demanded), refresh, userinfo, discovery,
+// JWKS.
 //
 // Its access tokens are JWTs as Amazon Cognito makes them: `client_id` and no `aud`, `token_use` "access", `scope`,
 // `username`. ID tokens have `aud`, `token_use` "id", `email`, `name`, `nonce`. A refresh token comes with the scope
@@ -51,7 +52,8 @@ type OIDC struct {
 	refresh  map[string]*refreshRequest
 }
 
-// NewOIDC makes a provider with a fresh RS256 key. It fails when the issuer is no origin, or a user or client is incomplete.
+// NewOIDC makes a provider with a fresh RS256 key. It fails when the issuer is no origin, or a user or client is
+// incomplete.
 func NewOIDC(config OIDCConfig) (*OIDC, error) {
 	issuer, err := parseIssuer(config.Issuer)
 	if err != nil {

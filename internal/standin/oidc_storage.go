@@ -20,8 +20,8 @@ type storage struct{ *OIDC }
 // Health implements op.Storage.
 func (s storage) Health(context.Context) error { return nil }
 
-// CreateAuthRequest stores an authorization request. It demands PKCE with S256 of every client (RFC 9700 §2.1.1), which the
-// library demands of public ones only.
+// CreateAuthRequest stores an authorization request. It demands PKCE with S256 of every client (RFC 9700 §2.1.1), which
+// the library demands of public ones only.
 func (s storage) CreateAuthRequest(_ context.Context, in *oidc.AuthRequest, _ string) (op.AuthRequest, error) {
 	if in.CodeChallenge == "" || in.CodeChallengeMethod != oidc.CodeChallengeMethodS256 {
 		return nil, oidc.ErrInvalidRequest().WithDescription("code_challenge with method S256 is required")
@@ -81,8 +81,8 @@ func (s storage) DeleteAuthRequest(_ context.Context, id string) error {
 	return nil
 }
 
-// CreateAccessToken implements op.AuthStorage. The expiry it returns only becomes expires_in, which the library computes by
-// the real clock, so it is the lifetime from there and not from the configured clock.
+// CreateAccessToken implements op.AuthStorage. The expiry it returns only becomes expires_in, which the library
+// computes by the real clock, so it is the lifetime from there and not from the configured clock.
 func (s storage) CreateAccessToken(_ context.Context, in op.TokenRequest) (string, time.Time, error) {
 	t, err := s.tokenFor(in)
 	if err != nil {

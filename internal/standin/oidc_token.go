@@ -79,7 +79,8 @@ func (o *OIDC) record(t issuedToken) string {
 }
 
 // signAccessToken writes the JWT of a recorded token as Amazon Cognito writes it: the application is in client_id and
-// there is no aud, https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html
+// there is no aud,
+// https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html
 func (o *OIDC) signAccessToken(id string) (string, error) {
 	o.mu.Lock()
 	t, ok := o.issued[id]
@@ -111,12 +112,13 @@ func (o *OIDC) sign(claims map[string]any) (string, error) {
 	return signed.CompactSerialize()
 }
 
-// tokenMaker is the seam where the access token gets Cognito's shape. The library's own JWT always has an aud; but the text
-// of an opaque token is whatever its op.Crypto makes of "id:subject", so that is where the JWT is written and read.
+// tokenMaker is the seam where the access token gets Cognito's shape. The library's own JWT always has an aud; but the
+// text of an opaque token is whatever its op.Crypto makes of "id:subject", so that is where the JWT is written and
+// read.
 type tokenMaker struct{ *OIDC }
 
-// Encrypt returns the access token for "id:subject", and a random authorization code for anything else: the code's meaning
-// is kept by SaveAuthCode, so that it has none by itself.
+// Encrypt returns the access token for "id:subject", and a random authorization code for anything else: the code's
+// meaning is kept by SaveAuthCode, so that it has none by itself.
 func (m tokenMaker) Encrypt(plain string) (string, error) {
 	id, _, ok := strings.Cut(plain, ":")
 	if !ok {

@@ -3,9 +3,9 @@
 // stands.
 //
 // Security argument: nothing here guards anything real. Both keep their state in memory, have users whose passwords
-// are printed by the demo, and belong on loopback. What they do must nevertheless be right, because a client that passes
-// against a lenient server proves nothing: PKCE is demanded, redirect URIs match exactly, codes work once, and a refresh
-// token shown twice ends its grant.
+// are printed by the demo, and belong on loopback. What they do must nevertheless be right, because a client that
+// passes against a lenient server proves nothing: PKCE is demanded, redirect URIs match exactly, codes work once, and a
+// refresh token shown twice ends its grant.
 package standin
 
 import (
@@ -41,7 +41,8 @@ type User struct {
 	Password secret.Text
 }
 
-// Subject is the stable UUID that stands for u in the `sub` claim. It depends on Name alone, so it is the same in every run.
+// Subject is the stable UUID that stands for u in the `sub` claim. It depends on Name alone, so it is the same in every
+// run.
 func (u User) Subject() string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://standin.tabard.example/users/"+u.Name)).String()
 }

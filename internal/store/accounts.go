@@ -127,8 +127,8 @@ func room(ctx context.Context, s session, account access.Account, name accounts.
 	return nil
 }
 
-// roomForConsent returns a Limit fault where the consent would add a connection beyond the quota: before the user is asked,
-// who would consent in vain. Consents that are under way at once may pass it by as many.
+// roomForConsent returns a Limit fault where the consent would add a connection beyond the quota: before the user is
+// asked, who would consent in vain. Consents that are under way at once may pass it by as many.
 func roomForConsent(ctx context.Context, s session, f broker.Flow, quota int64) error {
 	if quota == 0 {
 		return nil

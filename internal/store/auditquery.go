@@ -220,7 +220,8 @@ func (d *DB) settle(ctx context.Context, account access.Account, to position) er
 	return nil
 }
 
-// lastSettled is the place of the account's newest record up to to, of those that can be handed out; -1 where there is none.
+// lastSettled is the place of the account's newest record up to to, of those that can be handed out; -1 where there is
+// none.
 func (d *DB) lastSettled(ctx context.Context, account access.Account, to position) (position, error) {
 	c := d.indexed(account, access.Query{}, position{-1, -1}, to)
 	found, err := list(ctx, d.engine.read(), scanPosition, "SELECT tx, seq FROM audit WHERE "+c.text.String()+" ORDER BY tx DESC, seq DESC LIMIT 1", c.args...)

@@ -258,8 +258,8 @@ func TestG05_D04_TamperingIsFound(t *testing.T) {
 	}
 }
 
-// A writer that ended is no longer in the checkpoints' lists, only in their running hash over those that ended: its rows
-// are as safe as the others'.
+// A writer that ended is no longer in the checkpoints' lists, only in their running hash over those that ended: its
+// rows are as safe as the others'.
 func TestG05_D04_EndedWritersAreHeld(t *testing.T) {
 	const first, second = "(SELECT writer FROM audit_writers WHERE closed = 1)", "(SELECT writer FROM audit_writers WHERE closed = 2)"
 	shorten := func(x *trail) { // an ended writer that has always had less, by its row and its records
@@ -374,9 +374,9 @@ func TestPruneKeepsTheChainVerifiable(t *testing.T) {
 	})
 }
 
-// M15: who releases something, makes a checkpoint and prunes at once removes nothing. Pruning is root's; what is younger than
-// the installation's floor stays for everybody; and nothing is removed before the trail, with the record of the pruning, is
-// where it is carried to.
+// M15: who releases something, makes a checkpoint and prunes at once removes nothing. Pruning is root's; what is
+// younger than the installation's floor stays for everybody; and nothing is removed before the trail, with the record
+// of the pruning, is where it is carried to.
 func TestM15_PruneWaitsForAgeAndSinks(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		x := newTrail(t, db)

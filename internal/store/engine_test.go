@@ -197,7 +197,8 @@ func TestD02_SQLiteFilesArePrivate(t *testing.T) {
 	}))
 }
 
-// batch blocks the writer, queues the operations and lets it go on, so that they make one batch. It returns the results.
+// batch blocks the writer, queues the operations and lets it go on, so that they make one batch. It returns the
+// results.
 func batch(t *testing.T, db *store.DB, ops ...func(context.Context, store.Statements) error) []error {
 	t.Helper()
 	running, release := make(chan struct{}), make(chan struct{})

@@ -7,8 +7,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// sharing finds the connections that live on a grant: those of the same account at the provider and, if of one of the two
-// that account is not known, those of the same user. One that has no token that works is not among them.
+// sharing finds the connections that live on a grant: those of the same account at the provider and, if of one of the
+// two that account is not known, those of the same user. One that has no token that works is not among them.
 const sharing = `SELECT id FROM (
 	SELECT id, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND grant_ref <> '' AND grant_ref = $2
 	UNION ALL
@@ -35,8 +35,8 @@ func (d *DB) BeingRedeemed(ctx context.Context, g broker.UpstreamGrant) (bool, e
 	return n > 0, classify(err)
 }
 
-// leaveGrant holds what is known of a grant against what is so now. Those who leave grants of one client at once wait for
-// each other at the rows of its providers.
+// leaveGrant holds what is known of a grant against what is so now. Those who leave grants of one client at once wait
+// for each other at the rows of its providers.
 func leaveGrant(ctx context.Context, s session, l broker.Leaving) error {
 	const lock = `UPDATE providers SET version = version WHERE account = $1 AND identity = $2`
 	if l.Grant.Connection == "" {

@@ -10,8 +10,8 @@ import (
 	"github.com/tabard-id/tabard/internal/identity"
 )
 
-// AddLogout implements identity.LogoutStore. An epoch is never lower than the time, so that it rises also where an earlier
-// one was forgotten.
+// AddLogout implements identity.LogoutStore. An epoch is never lower than the time, so that it rises also where an
+// earlier one was forgotten.
 func (d *DB) AddLogout(ctx context.Context, l identity.Logout) error {
 	const token = `INSERT INTO logout_tokens (account, key, expires) VALUES ($1, $2, $3)`
 	const key = `INSERT INTO logouts (account, key, epoch, issued, expires) VALUES ($1, $2, $3, $4, $5)

@@ -62,7 +62,8 @@ func (d *DB) SaveJob(ctx context.Context, j revocation.Job, from revocation.Phas
 	return changed(n, err, "revocation %q went on elsewhere", j.ID)
 }
 
-// EndConsents implements revocation.JobStore. The fence of a redemption that is under way rises, so that it cannot finish.
+// EndConsents implements revocation.JobStore. The fence of a redemption that is under way rises, so that it cannot
+// finish.
 func (d *DB) EndConsents(ctx context.Context, account access.Account, sel revocation.Selection, reason string) error {
 	const flows = `UPDATE flows SET state = 'failed', reason = $1, fence = fence + 1, ` + eraseFlow + ` WHERE account = $2
 		AND state IN ('created', 'code_held', 'redeeming') AND ($3 = '' OR workload_name = $3) AND ($4 = '' OR user_ref = $4)
@@ -93,7 +94,8 @@ func (d *DB) EraseUser(ctx context.Context, account access.Account, ref string) 
 		`DELETE FROM users WHERE account = $1 AND ref = $2`,
 		`DELETE FROM user_assertions WHERE account = $1 AND user_ref = $2`,
 		`DELETE FROM lineages WHERE account = $1 AND user_ref = $2`,
-		// The key has the MAC of the parameters in it (ADR 20). Nothing is looked up by it any more: the row is for the trail.
+		// The key has the MAC of the parameters in it (ADR 20). Nothing is looked up by it any more: the row is for the
+		// trail.
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none}, parameters = '', parameter_names = '',
 			grant_ref = '', key = 'erased-' || id WHERE account = $1 AND user_ref = $2 AND state = 'revoked'`,
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none} WHERE account = $1 AND user_ref = $2`,

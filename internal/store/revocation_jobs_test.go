@@ -177,8 +177,8 @@ func TestEraseUserRow(t *testing.T) {
 	})
 }
 
-// M05: what the user's custom parameters left behind goes with the user: names, MACs, and the key that has the MAC in it. The
-// user may come back, and gets a connection of their own.
+// M05: what the user's custom parameters left behind goes with the user: names, MACs, and the key that has the MAC in
+// it. The user may come back, and gets a connection of their own.
 func TestM05_ErasingAUserLeavesNoParameters(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()

@@ -20,8 +20,8 @@ import (
 // Row-level security (ADR 0016). The first wall between accounts is the condition that every query has. The second is
 // PostgreSQL's: a row is seen and written only where tabard.account of the session is the row's account. Each statement
 // runs in the scope of the account that its own text holds the column account against; a statement without such a place
-// is refused, unless its method says by system that it is about all accounts, and why. On SQLite there is no second wall,
-// but the same statements are refused there, so that a forgotten condition shows in every test.
+// is refused, unless its method says by system that it is about all accounts, and why. On SQLite there is no second
+// wall, but the same statements are refused there, so that a forgotten condition shows in every test.
 
 // everything is the scope that sees the rows of all accounts.
 const everything = "*"
@@ -144,7 +144,8 @@ func (p *places) scopeOf(ctx context.Context, query string, args int, arg func(i
 	return "", errNoScope(query)
 }
 
-// scoped is a session that refuses statements without a scope. It is SQLite's: PostgreSQL's connections do it themselves.
+// scoped is a session that refuses statements without a scope. It is SQLite's: PostgreSQL's connections do it
+// themselves.
 type scoped struct {
 	session
 	places *places

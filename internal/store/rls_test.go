@@ -39,8 +39,8 @@ func tables(t *testing.T, db *store.DB) map[string][][]string {
 	return out
 }
 
-// insertFor returns a statement that adds a row of the account to a table. Every text but the account is the same in all
-// tables, so that foreign keys find what they name.
+// insertFor returns a statement that adds a row of the account to a table. Every text but the account is the same in
+// all tables, so that foreign keys find what they name.
 func insertFor(table string, columns [][]string, a access.Account) string {
 	names, values := make([]string, len(columns)), make([]string, len(columns))
 	for i, c := range columns {
@@ -59,7 +59,8 @@ func insertFor(table string, columns [][]string, a access.Account) string {
 	return fmt.Sprintf(`INSERT INTO "%s" (%s) VALUES (%s)`, table, strings.Join(names, ", "), strings.Join(values, ", "))
 }
 
-// fill puts one row of each account into every table with row-level security, in whatever order their foreign keys allow.
+// fill puts one row of each account into every table with row-level security, in whatever order their foreign keys
+// allow.
 func fill(t *testing.T, db *store.DB, all map[string][][]string, accounts ...access.Account) {
 	t.Helper()
 	left := map[string]error{}
@@ -223,7 +224,8 @@ func TestAccountOfAStatement(t *testing.T) {
 	}
 }
 
-// A02: which methods see the rows of all accounts, and why: a list that a reviewer reads. UPDATE=1 go test writes it anew.
+// A02: which methods see the rows of all accounts, and why: a list that a reviewer reads. UPDATE=1 go test writes it
+// anew.
 func TestA02_SystemScopeIsCounted(t *testing.T) {
 	const golden = "testdata/system_scope.txt"
 	var lines []string

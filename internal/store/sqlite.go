@@ -18,8 +18,9 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// sqliteTokens are the tokens of dialect. {now} is the database's clock in milliseconds. {tx} is the number of the audit
-// transaction, given as the argument. {settled} says whether an audit row can be handed out: with one writer always.
+// sqliteTokens are the tokens of dialect. {now} is the database's clock in milliseconds. {tx} is the number of the
+// audit transaction, given as the argument. {settled} says whether an audit row can be handed out: with one writer
+// always.
 func sqliteTokens() []string {
 	return []string{
 		"{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
@@ -89,8 +90,8 @@ func openSQLite(ctx context.Context, c Config) (_ engine, base int64, err error)
 	return e, base, nil
 }
 
-// private makes sure that the file exists and only its owner can read it. SQLite gives its journals the same mode. A file
-// that exists is not opened: closing it would release the POSIX locks that another DB of this process has on it.
+// private makes sure that the file exists and only its owner can read it. SQLite gives its journals the same mode. A
+// file that exists is not opened: closing it would release the POSIX locks that another DB of this process has on it.
 func private(file string) error {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {

@@ -72,7 +72,8 @@ func TestRaiseEveryWorkload(t *testing.T) {
 	})
 }
 
-// Where an account has nobody disabled or revoked, asking again costs no query; another replica's row shows in a second.
+// Where an account has nobody disabled or revoked, asking again costs no query; another replica's row shows in a
+// second.
 func TestStandingsAreCheapAndRecent(t *testing.T) {
 	engines(t, func(t *testing.T, open opener) {
 		db, ctx := open(t), t.Context()

@@ -52,8 +52,8 @@ const (
 )
 
 // DB is the store of every core package: vault.Store, identity.Store, broker.Store, signing.Store, access.Log and
-// access.Reader. It is safe for concurrent use. All errors are faults: besides those of the interfaces, Unavailable where the database
-// does not answer or the context ended, and Internal where it answers what it should not.
+// access.Reader. It is safe for concurrent use. All errors are faults: besides those of the interfaces, Unavailable
+// where the database does not answer or the context ended, and Internal where it answers what it should not.
 //
 // Values of reads that are marked as recent in the interfaces are shared with a cache: their slices and maps MUST NOT
 // be changed.

@@ -42,8 +42,8 @@ func (id vaultID) purposes() map[string]kind {
 }
 
 // added reports whether vaults were made before they had this keyset, so that one without it lacks nothing. What is
-// sealed under such a keyset lies in tables that came with it, or lives an hour: where a keyset is lost and not merely new,
-// its values do not open under the one that replaces it, and that is told.
+// sealed under such a keyset lies in tables that came with it, or lives an hour: where a keyset is lost and not merely
+// new, its values do not open under the one that replaces it, and that is told.
 func (id vaultID) added(purpose string) bool {
 	return id.account == Server && (purpose == string(RingSigning) || purpose == string(RingSessions))
 }
@@ -102,7 +102,8 @@ func newKeyset(vaultKey []byte, id vaultID, purpose string) ([]byte, error) {
 }
 
 // openKeysets opens the keysets of a vault. One that is missing is damage: making it anew would hide that every value
-// under it is lost; what complete adds is there by then. One of an unknown purpose is left alone: a newer version made it.
+// under it is lost; what complete adds is there by then. One of an unknown purpose is left alone: a newer version made
+// it.
 func openKeysets(vaultKey []byte, id vaultID, sealed map[string][]byte) (*keys, error) {
 	opener, err := vaultAEAD(vaultKey)
 	if err != nil {

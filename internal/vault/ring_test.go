@@ -165,8 +165,8 @@ func TestReady_AsksTheKeyService(t *testing.T) {
 	}
 }
 
-// A vault that was made before there were signing keys gets their keyset at its first use, once for all replicas, and what
-// it sealed still opens. Any other keyset that is missing is damage.
+// A vault that was made before there were signing keys gets their keyset at its first use, once for all replicas, and
+// what it sealed still opens. Any other keyset that is missing is damage.
 func TestServer_OlderVaultGetsTheSigningRing(t *testing.T) {
 	f := newFixture(t)
 	if err := f.Ready(t.Context()); err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/tabard-id/tabard/internal/fault"
 )
 
-// agesOf is the purpose under which a ring's ages are sealed beside its keyset. Versions that do not rotate leave it alone.
+// agesOf is the purpose under which a ring's ages are sealed beside its keyset. Versions that do not rotate leave it
+// alone.
 func agesOf(ring Ring) string { return string(ring) + "/ages" }
 
 // ages say since when each key of a ring is what it is: Tink's keysets do not. Times are in milliseconds since 1970.
@@ -26,10 +27,10 @@ type ages struct {
 // rotates reports whether a ring may get a new key and lose an old one: everything under it is short-lived.
 func (r Ring) rotates() bool { return r == RingTokens || r == RingSessions }
 
-// RotateRing gives the ring a new key to seal with, where the one it has is at least that old, and reports whether it did.
-// The keys before it go on opening what they sealed for the overlap, which MUST be longer than anything under the ring
-// lives; those that have done so for longer are deleted. Other replicas take up the new key when they meet it first. A ring
-// whose values are kept is an Internal fault; else errors are as for SealServer.
+// RotateRing gives the ring a new key to seal with, where the one it has is at least that old, and reports whether it
+// did. The keys before it go on opening what they sealed for the overlap, which MUST be longer than anything under the
+// ring lives; those that have done so for longer are deleted. Other replicas take up the new key when they meet it
+// first. A ring whose values are kept is an Internal fault; else errors are as for SealServer.
 func (v *Vault) RotateRing(ctx context.Context, ring Ring, age, overlap time.Duration) (bool, error) {
 	if !ring.rotates() {
 		return false, fault.New(fault.Internal, "values under the ring %q are kept: its keys do not rotate", ring)
@@ -132,7 +133,8 @@ func (s ringState) older(age time.Duration, now time.Time) bool {
 	return now.Sub(time.UnixMilli(s.Since)) >= age
 }
 
-// openRing opens the keyset of a ring, and its ages. A keyset that was never rotated has none: it is as old as the vault.
+// openRing opens the keyset of a ring, and its ages. A keyset that was never rotated has none: it is as old as the
+// vault.
 func openRing(vaultKey []byte, id vaultID, row Row, ring Ring) (ringState, *keyset.Handle, error) {
 	opener, err := vaultAEAD(vaultKey)
 	if err != nil {
@@ -185,8 +187,8 @@ func (k *keys) openRings(vaultKey []byte, id vaultID, row Row) error {
 	return nil
 }
 
-// newer returns keys that know the one that sealed the ciphertext, where another replica has rotated the ring since k was
-// read; else k. What names a key that nobody ever had costs a read of the row, and no call to the key service.
+// newer returns keys that know the one that sealed the ciphertext, where another replica has rotated the ring since k
+// was read; else k. What names a key that nobody ever had costs a read of the row, and no call to the key service.
 func (v *Vault) newer(ctx context.Context, k *keys, ring Ring, ciphertext []byte) (*keys, error) {
 	const tinkPrefix = 0x01
 	if !ring.rotates() || ciphertext[1] != tinkPrefix || k.rings[string(ring)].ids[binary.BigEndian.Uint32(ciphertext[2:6])] {

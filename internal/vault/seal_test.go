@@ -135,7 +135,8 @@ func TestD01_NoTwoRefsShareAssociatedData(t *testing.T) {
 	}
 }
 
-// Nor may they wander to the neighbour, where every field is filled: the lengths are what tells "ab", "c" from "a", "bc".
+// Nor may they wander to the neighbour, where every field is filled: the lengths are what tells "ab", "c" from "a",
+// "bc".
 func TestD01_FieldsHaveTheirLengths(t *testing.T) {
 	f := newFixture(t)
 	fields := []string{"Table", "Column", "Key", "Workload", "User", "Provider"} // one after the other

@@ -275,8 +275,8 @@ func (f *parsed) find(n ast.Node, m mutant, number int) []edit {
 	return found
 }
 
-// behind returns the end of the code below n that reads so, 0 where nothing is asked for, and the end of the file where it
-// is not there.
+// behind returns the end of the code below n that reads so, 0 where nothing is asked for, and the end of the file where
+// it is not there.
 func (f *parsed) behind(n ast.Node, code string) int {
 	if code == "" {
 		return 0

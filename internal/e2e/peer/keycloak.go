@@ -31,8 +31,8 @@ type KeycloakUser struct {
 	Password string
 }
 
-// KeycloakIdP is a running Keycloak with the realm of test/keycloak/realm.json. Access tokens of its client web-app have
-// no audience, those of its client assistant are for the client tabard, which may exchange them.
+// KeycloakIdP is a running Keycloak with the realm of test/keycloak/realm.json. Access tokens of its client web-app
+// have no audience, those of its client assistant are for the client tabard, which may exchange them.
 type KeycloakIdP struct {
 	Issuer string // http://127.0.0.1:PORT/realms/corp
 	Users  map[string]KeycloakUser

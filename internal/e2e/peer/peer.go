@@ -1,5 +1,5 @@
-// Package peer starts other people's software for a test, and stops it again: PostgreSQL, the npm oidc-provider, Dex, Keycloak,
-// the official Python clients, Chromium. The product never imports it.
+// Package peer starts other people's software for a test, and stops it again: PostgreSQL, the npm oidc-provider, Dex,
+// Keycloak, the official Python clients, Chromium. The product never imports it.
 //
 // What a machine lacks skips the test with a sentence that names the remedy; where CI=true it fails the test instead,
 // so that nothing goes untested unseen. Every process is tied to the test process by a pipe and ends with it, however

@@ -15,8 +15,8 @@ const Microsoft = "MicrosoftOauth2"
 // graph is the resource of a scope that names none.
 const graph = "https://graph.microsoft.com"
 
-// entra is what Microsoft Entra knows of its one user. Its refresh tokens serve every resource that the user consented to,
-// each refresh brings another, and the old ones go on.
+// entra is what Microsoft Entra knows of its one user. Its refresh tokens serve every resource that the user consented
+// to, each refresh brings another, and the old ones go on.
 type entra struct {
 	consented map[string][]string // names of scopes by resource
 	claims    map[string]string   // what a resource asks for before it gets a token

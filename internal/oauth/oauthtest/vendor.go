@@ -57,8 +57,8 @@ func (m manner) authorize(q url.Values) error {
 	return nil
 }
 
-// parse reads the form, or the JSON that the vendor takes in its place. What cannot be parsed is an empty form, which no
-// grant is in.
+// parse reads the form, or the JSON that the vendor takes in its place. What cannot be parsed is an empty form, which
+// no grant is in.
 func (m manner) parse(r *http.Request) {
 	if !m.json {
 		_ = r.ParseForm()
@@ -171,8 +171,8 @@ func github(w http.ResponseWriter, r *http.Request, status int, members map[stri
 	_, _ = io.WriteString(w, form.Encode()) // the client may be gone, which is its business
 }
 
-// slack nests the user's token in the first answer and not in that of a refresh, calls types by who holds the token, and
-// answers everything with status 200.
+// slack nests the user's token in the first answer and not in that of a refresh, calls types by who holds the token,
+// and answers everything with status 200.
 func slack(w http.ResponseWriter, r *http.Request, _ int, members map[string]any, asked url.Values) {
 	if _, failed := members["error"]; failed {
 		code := "invalid_code"

@@ -1,5 +1,5 @@
-// Package storetest makes SQLite databases for tests. Migrating a new one takes most of a second under the race detector, so
-// one is made for each test binary, and every test gets a copy of it.
+// Package storetest makes SQLite databases for tests. Migrating a new one takes most of a second under the race
+// detector, so one is made for each test binary, and every test gets a copy of it.
 package storetest
 
 import (
