@@ -11,8 +11,8 @@ import (
 // connectionViews is the whole row but for its ciphertexts, which the list does not even read.
 const connectionViews = `SELECT c.account, c.key, c.id, c.workload, c.user_ref, c.provider, c.flow, c.asserted, c.resources,
 	c.audiences, c.requested, c.granted, {none}, {none}, c.token_type, c.expires, c.state, c.reason, c.generation, c.identity,
-	c.fence, c.lease_until, c.created, c.updated, {none}, {none}, {none}, c.resource, c.lineage,
-	c.parameters, c.parameter_names, c.grant_ref, COALESCE(w.name, ''), p.name,
+	c.fence, c.lease_until, c.created, c.updated, {none}, {none}, {none}, c.lineage || '` + between + `' ||
+	c.parameters || '` + between + `' || c.parameter_names || '` + between + `' || c.grant_ref || '` + between + `' || c.resource, COALESCE(w.name, ''), p.name,
 	CASE WHEN length(c.refresh) > 0 OR c.state <> 'revoked' AND EXISTS (SELECT 1 FROM lineages l
 		WHERE c.lineage <> '' AND l.account = c.account AND l.id = c.lineage AND l.reason = '') THEN 1 ELSE 0 END
 	FROM connections c JOIN providers p ON p.account = c.account AND p.uid = c.provider

@@ -53,6 +53,19 @@ func TestLeavingAGrant(t *testing.T) {
 	})
 }
 
+// A resource is what a caller's scopes name: whatever is in it, it stays what it is, and nothing else changes.
+func TestTextsThatAreReadAsOneColumn(t *testing.T) {
+	each(t, func(t *testing.T, db *store.DB) {
+		withProvider(t, db)
+		c := ofGrant("k", "u", "grant")
+		c.Resource, c.Parameters, c.ParamNames, c.Lineage = "api://x\x1fl9\x1f\x1f", "mac", []string{"a\x1fb", "c"}, "l1"
+		must(t, db.SwapConnection(t.Context(), c, 0))
+		got, err := db.Connection(t.Context(), account, "k")
+		must(t, err)
+		wantEqual(t, "connection", got, c)
+	})
+}
+
 func TestSharing(t *testing.T) {
 	each(t, func(t *testing.T, db *store.DB) {
 		ctx := t.Context()
