@@ -380,22 +380,28 @@ func (b *Broker) fetch(ctx context.Context, g grounds, r Request, c Connection, 
 			return Outcome{}, err
 		}
 		if leave != nil {
-			if pause, why = b.paces.fetch(g, r, c); pause == 0 {
-				defer leave()
-				return b.fetchNow(ctx, g, r, c, d)
-			}
-			leave()
+			defer leave()
 		}
+		// Another may have had its turn since this request looked.
 		switch stored, err := b.store.Connection(ctx, c.Account, c.Key); {
 		case err == nil:
 			c = stored
 		case !errors.Is(err, fault.NotFound):
 			return Outcome{}, err
 		}
-		if (pause > 0 || c.Generation > seen) && c.usable(g.provider) && c.lives(b.now()) {
+		lives := c.usable(g.provider) && c.lives(b.now())
+		if c.Generation > seen && lives {
 			return b.handOut(ctx, g, c)
 		}
-		if pause > 0 {
+		if leave != nil {
+			if pause, why = b.paces.fetch(g, r, c); pause == 0 {
+				return b.fetchNow(ctx, g, r, c, d)
+			}
+		}
+		switch {
+		case pause > 0 && lives:
+			return b.handOut(ctx, g, c)
+		case pause > 0:
 			return Outcome{}, b.slow(ctx, g, c.ID, pause, why)
 		}
 	}

@@ -107,8 +107,10 @@ func TestM01_TwoIssuersWithOneClient(t *testing.T) {
 	wantCode(t, "the same authorization endpoint in other words", set("login"), fault.Conflict)
 	for _, path := range []string{"/%61uthorize", "/x/../authorize", "//authorize", "/./authorize", "/authorize/", "/x/%2e%2e/authorize"} {
 		source.authorize = issuerURL + path
+		w.clock.add(time.Minute) // metadata is not read anew more often
 		wantCode(t, "the same authorization endpoint at "+path, set("login"), fault.Conflict)
 	}
+	w.clock.add(time.Minute)
 	must(t, set("another"))
 	source.authorize, source.token = "", issuerURL+"/token"
 	wantCode(t, "the same token endpoint", set("login"), fault.Conflict)

@@ -19,7 +19,8 @@ const connectionColumns = `account, key, id, workload, user_ref, provider, flow,
 	grant_ref || '` + between + `' || resource`
 
 // between stands between texts that are read as one column: a column costs what its name costs, on each read, and these
-// are mostly empty. It is in none but the last: ids, MACs and JSON have no such byte, and a resource comes from a caller.
+// are mostly empty. It is in none but the last: ids, MACs and JSON have no such byte, and a resource comes from a
+// caller.
 const between = "\x1f"
 
 func scanConnection(s scanner) (c broker.Connection, err error) {
