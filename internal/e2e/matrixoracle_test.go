@@ -432,15 +432,20 @@ func (o *truth) report(a *actor, t *wat, s *stored) want {
 		return *w
 	}
 	own := s != nil && s.person() == t.person
+	ask := t.asking("report")
+	if own { // policies see what a release of it would have
+		ask.scopes, ask.unknown, ask.params = s.scopes, s.unknown, names(s.params)
+	}
 	switch {
 	case t.expired:
 		return want{kind: wantDead, or: wantDenied}
-	case !o.may(a, t.asking("report")):
+	case !o.may(a, ask):
 		return want{kind: wantDenied}
 	case !own:
 		return want{kind: wantAbsent}
 	}
-	if _, granted := t.grants(s.provider); !granted { // a delegation for one provider says nothing of another's connections
+	// A delegation for one provider, or for some scopes of it, says nothing of other connections.
+	if !t.bounds(s.provider, s.scopes, s.unknown) {
 		return want{kind: wantDenied}
 	}
 	return yesElse(!o.down[standing(a.account, "provider", s.provider)], wantFine, wantDenied)
