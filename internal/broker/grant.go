@@ -29,7 +29,7 @@ const MaxMaxTokens = 1000
 // may live on it: of other agents, for other resources, with other parameters.
 type UpstreamGrant struct {
 	Account    access.Account
-	Connection string // id of the one that asks, which is left out
+	Connection string // id of the one that asks, which is left out; "" for none
 	Provider   string // uid
 	Identity   string // the provider's security identity
 	User       string // reference
@@ -70,9 +70,10 @@ func (b *Broker) grantOf(c Connection) UpstreamGrant {
 	}
 }
 
+// grantOfRevocation leaves out no connection: that of r is revoked, or its user has consented to it anew.
 func (b *Broker) grantOfRevocation(r Revocation) UpstreamGrant {
 	return UpstreamGrant{
-		Account: r.Account, Connection: r.Connection, Provider: r.Provider, Identity: r.Identity, User: r.User, Ref: r.GrantRef, At: b.now(),
+		Account: r.Account, Provider: r.Provider, Identity: r.Identity, User: r.User, Ref: r.GrantRef, At: b.now(),
 	}
 }
 
@@ -153,6 +154,12 @@ func (b *Broker) wouldEndOthers(ctx context.Context, r Revocation) (state Revoca
 		return "", "", err
 	}
 	g := b.grantOfRevocation(r)
+	switch c, err := b.store.ConnectionByID(ctx, r.Account, r.Connection); {
+	case err == nil && c.Flow != FlowUserFederation:
+		return "", "", nil
+	case err != nil && !errors.Is(err, fault.NotFound):
+		return "", "", err
+	}
 	ids, err := b.store.Sharing(ctx, g)
 	if err != nil {
 		return "", "", err

@@ -8,13 +8,14 @@ import (
 )
 
 // sharing finds the connections that live on a grant: those of the same account at the provider and, if of one of the
-// two that account is not known, those of the same user. One that has no token that works is not among them.
+// two that account is not known, those of the same user. One that has no token that works is not among them; one whose
+// token is being renewed is.
 const sharing = `SELECT id FROM (
 	SELECT id, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND grant_ref <> '' AND grant_ref = $2
 	UNION ALL
 	SELECT id, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND user_ref = $3 AND provider = $4
 		AND identity = $5 AND (grant_ref = '' OR $2 = '')) AS c
-	WHERE id <> $6 AND state = 'active' AND flow = 'USER_FEDERATION'
+	WHERE id <> $6 AND state IN ('active', 'refreshing') AND flow = 'USER_FEDERATION'
 	AND (length(refresh) > 0 OR lineage <> '' OR length(access) > 0 AND (expires = 0 OR expires > $7)) ORDER BY id LIMIT $8`
 
 func sharingOf(ctx context.Context, s session, g broker.UpstreamGrant) ([]string, error) {

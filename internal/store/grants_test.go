@@ -79,6 +79,7 @@ func TestSharing(t *testing.T) {
 			"dead":               ofGrant("f", "alice", "g1"),
 			"expired":            ofGrant("g", "alice", "g1"),
 			"a machine's":        ofGrant("h", "alice", "g1"),
+			"being renewed":      ofGrant("i", "bob", "g1"),
 		} {
 			switch key {
 			case "dead":
@@ -87,11 +88,13 @@ func TestSharing(t *testing.T) {
 				c.Refresh, c.Expires = nil, at.Add(-time.Second)
 			case "a machine's":
 				c.Flow = broker.FlowM2M
+			case "being renewed":
+				c.State = broker.Refreshing
 			}
 			must(t, db.SwapConnection(ctx, c, 0))
 		}
 		must(t, db.SwapConnection(ctx, mine, 0))
-		wantEqual(t, "of a known account", got[[]string](t)(db.Sharing(ctx, grant(mine))), []string{"id-b", "id-c"})
+		wantEqual(t, "of a known account", got[[]string](t)(db.Sharing(ctx, grant(mine))), []string{"id-b", "id-c", "id-i"})
 		mine.GrantRef = ""
 		wantEqual(t, "of an unknown one", got[[]string](t)(db.Sharing(ctx, grant(mine))), []string{"id-c", "id-d"})
 		elsewhere := grant(mine)
