@@ -29,7 +29,7 @@ func (e *Engine) Decide(ctx context.Context, c access.Caller, a access.Action, f
 	r := e.language.request(c, a, f, e.config.Now())
 	found := s.index.find(room[:0], r)
 	if found.nodes() > lightNodes { // one of the account at a time: they cost the others no more than one processor
-		_, done, err := e.heavy.take(ctx, c.Account)
+		_, done, err := e.heavy.take(ctx, c)
 		if err != nil {
 			return access.Decision{}, err
 		}

@@ -65,5 +65,5 @@ type Turns struct{ turns }
 
 // Take takes a turn.
 func (t *Turns) Take(ctx context.Context, account access.Account) (context.Context, func(), error) {
-	return t.take(ctx, account)
+	return t.take(ctx, access.Caller{Account: account})
 }

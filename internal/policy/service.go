@@ -111,7 +111,7 @@ func (s *Service) Put(ctx context.Context, caller access.Caller, d Draft) (Row, 
 	if strings.HasPrefix(d.Name, builtInPrefix) || strings.HasPrefix(d.Name, upgradePrefix) {
 		return Row{}, nil, fault.Field("name", "names that begin with %s or %s are the server's own: choose another", builtInPrefix, upgradePrefix)
 	}
-	problems, err := s.checked(ctx, caller.Account, d.Text)
+	problems, err := s.checked(ctx, caller, d.Text)
 	if err != nil {
 		return Row{}, nil, err
 	}
@@ -153,12 +153,12 @@ func (s *Service) Validate(ctx context.Context, caller access.Caller, text strin
 	if err := s.Guard.Permit(ctx, caller, access.ValidatePolicy, access.Facts{}); err != nil {
 		return nil, err
 	}
-	return s.checked(ctx, caller.Account, text)
+	return s.checked(ctx, caller, text)
 }
 
 // checked is Check, in the account's turn.
-func (s *Service) checked(ctx context.Context, account access.Account, text string) ([]Problem, error) {
-	ctx, done, err := s.turns.take(ctx, account)
+func (s *Service) checked(ctx context.Context, caller access.Caller, text string) ([]Problem, error) {
+	ctx, done, err := s.turns.take(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func (s *Service) List(ctx context.Context, caller access.Caller, f Filter, afte
 		limit = maxPage
 	}
 	if f != (Filter{}) {
-		turn, done, err := s.turns.take(ctx, caller.Account)
+		turn, done, err := s.turns.take(ctx, caller)
 		if err != nil {
 			return nil, "", err
 		}

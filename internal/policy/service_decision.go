@@ -53,7 +53,7 @@ func (s *Service) Simulate(ctx context.Context, caller access.Caller, c Case, te
 		d, _, err := s.Engine.Explain(ctx, q)
 		return d, err
 	}
-	ctx, done, err := s.turns.take(ctx, caller.Account)
+	ctx, done, err := s.turns.take(ctx, caller)
 	if err != nil {
 		return access.Decision{}, err
 	}
@@ -154,7 +154,7 @@ func (s *Service) Explain(ctx context.Context, caller access.Caller, recordID st
 			q.Facts.From = q.Facts.Through[0]
 		}
 	}
-	turn, done, err := s.turns.take(ctx, caller.Account)
+	turn, done, err := s.turns.take(ctx, caller)
 	if err != nil {
 		return Explained{}, err
 	}
@@ -262,7 +262,7 @@ func (s *Service) WhoCan(ctx context.Context, caller access.Caller, c Case) ([]H
 	if err := s.Guard.Permit(ctx, caller, access.FindWhoCan, facts); err != nil {
 		return nil, "", err
 	}
-	ctx, done, err := s.turns.take(ctx, caller.Account)
+	ctx, done, err := s.turns.take(ctx, caller)
 	if err != nil {
 		return nil, "", err
 	}

@@ -21,34 +21,54 @@ type turns struct {
 
 // turn is an account's, while somebody has it or waits for it.
 type turn struct {
-	free    chan struct{} // holds one element while nobody has it
-	waiting int           // who has it among them
+	free    chan struct{}              // holds one element while nobody has it
+	waiting int                        // who has it among them
+	by      map[access.PrincipalID]int // of waiting
 }
 
-// maxWaiting is how many requests of one account may wait for their turn.
-const maxWaiting = 8
+// maxWaiting is how many requests of one account may have its turn or wait for it. No principal has more than half of
+// the places that are free when it asks, so one that asks for very much leaves room for the others.
+const maxWaiting = 16
 
-// take waits for the account's turn. done gives it back, and ends the context that the work is done under.
-func (t *turns) take(ctx context.Context, account access.Account) (work context.Context, done func(), err error) {
+// busyFor is how long who finds no place is told to wait.
+const busyFor = time.Second
+
+// full reports whether there is no place for one more request of the principal.
+func (t *turn) full(of access.PrincipalID) bool {
+	free := maxWaiting - t.waiting
+	return free == 0 || t.by[of] >= max(1, free/2)
+}
+
+// take waits for the turn of the caller's account. done gives it back, and ends the context that the work is done
+// under.
+func (t *turns) take(ctx context.Context, c access.Caller) (work context.Context, done func(), err error) {
+	account, of := c.Account, c.Principal
 	t.mu.Lock()
 	mine := t.busy[account]
 	if mine == nil {
 		if t.busy == nil {
 			t.busy = map[access.Account]*turn{}
 		}
-		mine = &turn{free: make(chan struct{}, 1)}
+		mine = &turn{free: make(chan struct{}, 1), by: map[access.PrincipalID]int{}}
 		mine.free <- struct{}{}
 		t.busy[account] = mine
 	}
-	if mine.waiting > maxWaiting {
+	if mine.full(of) {
+		e := fault.New(fault.Throttled, "the account has %d requests at work on policies, %d of them of this principal: one is answered at a time",
+			mine.waiting, mine.by[of])
+		e.After = busyFor
 		t.mu.Unlock()
-		return nil, nil, fault.New(fault.Throttled, "the account has %d requests at work on policies: one is answered at a time", mine.waiting)
+		return nil, nil, e
 	}
 	mine.waiting++
+	mine.by[of]++
 	t.mu.Unlock()
 	leave := func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if mine.by[of]--; mine.by[of] == 0 {
+			delete(mine.by, of)
+		}
 		if mine.waiting--; mine.waiting == 0 {
 			delete(t.busy, account)
 		}
@@ -65,5 +85,7 @@ func (t *turns) take(ctx context.Context, account access.Account) (work context.
 }
 
 func tooLong(err error) error {
-	return fault.Wrap(fault.Throttled, err, "work on policies took longer than %s: ask for less at once", workTime)
+	e := fault.Wrap(fault.Throttled, err, "work on policies took longer than %s: ask for less at once", workTime)
+	e.After = busyFor
+	return e
 }

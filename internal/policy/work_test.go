@@ -77,3 +77,48 @@ func TestM10_CostlyDecisionsWaitForEachOther(t *testing.T) {
 		}
 	}
 }
+
+// M10: an agent that asks for very much leaves its account's other principals their decisions, and is told when to ask
+// again.
+func TestM10_CostlyDecisionsLeaveRoomForOthers(t *testing.T) {
+	e := costly(t, 100)
+	ask := func(name string) error {
+		_, err := e.Decide(t.Context(), agent(name, "w"), access.GetResourceOauth2Token, access.Facts{Workload: "w", Provider: "google", Scopes: []string{"a"}})
+		return err
+	}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	var refused, silent atomic.Int64
+	for range 40 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := ask("greedy"); errors.Is(err, fault.Throttled) {
+					refused.Add(1)
+					if fault.Public(err).After == 0 {
+						silent.Add(1)
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	for refused.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	turnedAway := 0
+	for range 20 {
+		if ask("modest") != nil {
+			turnedAway++
+		}
+	}
+	close(stop)
+	all.Wait()
+	if turnedAway > 0 || silent.Load() > 0 {
+		t.Errorf("%d of another agent's 20 decisions were turned away; %d refusals do not say when to ask again", turnedAway, silent.Load())
+	}
+}
