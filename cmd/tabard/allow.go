@@ -114,11 +114,13 @@ func (r *right) run(verb string, text func() string) {
 		q := api.PutPolicyRequest{Name: r.policy, Text: text()}
 		if q.Name == "" {
 			q.Name = strings.Join([]string{verb, r.agent, r.provider}, ":")
+			between := ":"
 			if len(r.from) > 0 {
 				q.Name += "from:" + strings.Join(r.from, ":")
+				between = "@" // which no agent's name has: a principal is not taken for one more agent
 			}
 			if r.principal != "" {
-				q.Name += ":" + strings.ReplaceAll(r.principal, "/", ":")
+				q.Name += between + strings.ReplaceAll(r.principal, "/", ":")
 			}
 			if r.twofold {
 				q.Name += ":" + r.kind
