@@ -3,6 +3,7 @@ package tabard
 import (
 	"context"
 	"crypto/sha256"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -131,10 +132,22 @@ func (c *Client) knows(r *http.Request) bool {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return true
 	}
-	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && at.Addr().Unmap().IsLoopback() {
+	return onLoopback(r) || c.trusts != nil && c.trusts(r)
+}
+
+// onLoopback reports whether a request came over loopback. Middleware that believes X-Forwarded-For writes what a client
+// says into RemoteAddr: so where the server tells at which of its addresses the request came in, that counts too.
+func onLoopback(r *http.Request) bool {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !at.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	to, told := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !told {
 		return true
 	}
-	return c.trusts != nil && c.trusts(r)
+	at, err = netip.ParseAddrPort(to.String())
+	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
 type kind int

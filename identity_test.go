@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -112,6 +113,35 @@ func TestM07_MiddlewareTakesTokensFromPeersItKnows(t *testing.T) {
 		}
 		if says := w.Body.String(); c.want == 403 && (!strings.Contains(says, "only from an authenticated peer or on loopback") || strings.Contains(says, "wat1.x")) {
 			t.Errorf("%s: it says %q", what, says)
+		}
+	}
+}
+
+// M07: an address that middleware took from a header of the client's makes nobody a neighbour.
+func TestM07_MiddlewareBelievesNoWrittenAddress(t *testing.T) {
+	client, err := tabard.New(t.Context(), tabard.Config{Workload: "booker", AWS: &aws.Config{Region: "us-east-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := client.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	forwarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // as many routers have it
+		r.RemoteAddr = r.Header.Get("X-Forwarded-For")
+		served.ServeHTTP(w, r)
+	})
+	for at, want := range map[net.Addr]int{
+		&net.TCPAddr{IP: net.ParseIP("10.1.2.4"), Port: 8080}:  403,
+		&net.TCPAddr{IP: net.ParseIP("fd00::4"), Port: 8080}:   403,
+		&net.UnixAddr{Name: "/run/agent.sock", Net: "unix"}:    403,
+		&net.TCPAddr{IP: net.ParseIP("127.0.0.1"), Port: 8080}: 200,
+		&net.TCPAddr{IP: net.ParseIP("::1"), Port: 8080}:       200,
+	} {
+		r := httptest.NewRequest("POST", "/invocations", nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, at))
+		r.Header.Set(tabard.HeaderWAT, "wat1.x")
+		r.Header.Set("X-Forwarded-For", "127.0.0.1:40000")
+		w := httptest.NewRecorder()
+		if forwarded.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("at %s: answered %d, want %d", at, w.Code, want)
 		}
 	}
 }
