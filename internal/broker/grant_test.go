@@ -239,3 +239,12 @@ func TestM05_SharedGrantHasNoExchangedTokens(t *testing.T) {
 	wantUpstream(t, "an exchanged token", w.revoke(out.Connection, false), broker.RevocationDone, "")
 	w.alive(w.agentA, "sh", "alice")
 }
+
+// A deleted agent's connection holds nothing back: nobody would ever tell the provider.
+func TestM05_SharedGrantOfADeletedAgent(t *testing.T) {
+	w := sharedWorld(t)
+	a := w.connect(w.agentA, w.appA, "sh", "alice")
+	w.connect(w.agentB, w.appB, "sh", "alice")
+	must(t, w.identity.DeleteWorkload(t.Context(), w.admin, "agent-b"))
+	wantUpstream(t, "beside a deleted agent's", w.revoke(a, false), broker.RevocationDone, "")
+}

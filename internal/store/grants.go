@@ -9,14 +9,15 @@ import (
 
 // sharing finds the connections that live on a grant: those of the same account at the provider and, if of one of the
 // two that account is not known, those of the same user. One that has no token that works is not among them; one whose
-// token is being renewed is.
+// token is being renewed is. Nor is that of an agent that was deleted: nobody would use it, and nobody end it.
 const sharing = `SELECT id FROM (
-	SELECT id, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND grant_ref <> '' AND grant_ref = $2
+	SELECT id, workload, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND grant_ref <> '' AND grant_ref = $2
 	UNION ALL
-	SELECT id, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND user_ref = $3 AND provider = $4
+	SELECT id, workload, state, flow, refresh, lineage, access, expires FROM connections WHERE account = $1 AND user_ref = $3 AND provider = $4
 		AND identity = $5 AND (grant_ref = '' OR $2 = '')) AS c
 	WHERE id <> $6 AND state IN ('active', 'refreshing') AND flow = 'USER_FEDERATION'
-	AND (length(refresh) > 0 OR lineage <> '' OR length(access) > 0 AND (expires = 0 OR expires > $7)) ORDER BY id LIMIT $8`
+	AND (length(refresh) > 0 OR lineage <> '' OR length(access) > 0 AND (expires = 0 OR expires > $7))
+	AND NOT EXISTS (SELECT 1 FROM workloads w WHERE w.account = $1 AND w.uid = c.workload AND w.deleted > 0) ORDER BY id LIMIT $8`
 
 func sharingOf(ctx context.Context, s session, g broker.UpstreamGrant) ([]string, error) {
 	return list(ctx, s, func(row scanner) (id string, err error) { err = row.Scan(&id); return id, err }, sharing,
