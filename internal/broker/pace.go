@@ -18,12 +18,14 @@ type paces struct {
 	fetches *pace.Pace  // fetches of an agent and user at a provider, whatever they name
 	redeems *pace.Pace  // codes of an agent and user at a provider
 	tests   *pace.Pace  // tests of one provider
+	tested  *pace.Pace  // of all providers of an account: more of them are made in no time, and may be at one address
 }
 
 func newPaces(now func() time.Time) paces {
 	return paces{
 		turns: pace.NewTurns(now), forced: pace.New(now, 3, reportPause), fetches: pace.New(now, 30, 3*time.Second),
 		redeems: pace.New(now, 30, 3*time.Second), tests: pace.New(now, 5, 10*time.Second),
+		tested: pace.New(now, 60, time.Second),
 	}
 }
 
@@ -66,12 +68,16 @@ func (b *Broker) slow(ctx context.Context, g grounds, connection string, wait ti
 
 // slowTest refuses a test of a provider that was tested too often.
 func (b *Broker) slowTest(ctx context.Context, caller access.Caller, p Provider) error {
+	why := "provider " + p.Name + " was tested several times just now"
 	wait := b.paces.tests.Take(caller.Account, p.UID)
+	if wait == 0 {
+		why, wait = "very many providers were tested just now", b.paces.tested.Take(caller.Account, "")
+	}
 	if wait == 0 {
 		return nil
 	}
 	return b.guard.Refuse(ctx, caller, access.TestProvider, "pause", access.Facts{Provider: p.Name, Outcome: "paused"},
-		pace.Slow(wait, "provider %s was tested several times just now: try again in %d seconds", p.Name, seconds(wait)))
+		pace.Slow(wait, "%s: try again in %d seconds", why, seconds(wait)))
 }
 
 // slowRedeem postpones a code: it stays where it is, and CompleteResourceTokenAuth can be called again.

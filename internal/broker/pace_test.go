@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -240,6 +241,29 @@ func TestM14_TestsOfAProviderAreFew(t *testing.T) {
 	}
 	w.clock.add(10 * time.Second)
 	_, err := w.TestProvider(t.Context(), w.admin, "cal", secret.Text{})
+	must(t, err)
+}
+
+// M14: nor does it help to make a provider anew for each test of it.
+func TestM14_TestsOfMadeUpProvidersAreFew(t *testing.T) {
+	w := newWorld(t)
+	_, admin, _ := w.neighbour()
+	before := w.provider.Hits(oauthtest.Token) + w.provider.Hits(oauthtest.Metadata)
+	served, slowed, others := w.hammer(func() error {
+		name := "made-up-" + rand.Text()
+		if _, err := w.CreateProvider(t.Context(), w.admin, w.spec(name, "StrictOauth2")); err != nil {
+			return err
+		}
+		_, err := w.TestProvider(t.Context(), w.admin, name, secret.Text{})
+		return errors.Join(err, w.DeleteProvider(t.Context(), w.admin, name))
+	})
+	if n := w.provider.Hits(oauthtest.Token) + w.provider.Hits(oauthtest.Metadata) - before; n > 130 || slowed == 0 || len(others) != 0 {
+		t.Errorf("%d tests cost the provider %d requests; %d were served, %d throttled, %d failed", all, n, served, slowed, len(others))
+	}
+	_, err := w.TestProvider(t.Context(), admin, "cal", secret.Text{})
+	must(t, err)
+	w.clock.add(time.Second)
+	_, err = w.TestProvider(t.Context(), w.admin, "cal", secret.Text{})
 	must(t, err)
 }
 
