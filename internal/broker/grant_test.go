@@ -199,52 +199,60 @@ func TestSharedGrantEndsInOneStroke(t *testing.T) {
 
 // A connection whose token is being renewed lives: it holds back a revocation that would end it.
 func TestM05_SharedGrantIsBeingRenewed(t *testing.T) {
-	w := sharedWorld(t)
-	a, b := w.connect(w.agentA, w.appA, "sh", "alice"), w.connect(w.agentB, w.appB, "sh", "alice")
-	w.clock.add(2 * time.Hour)
-	w.provider.Queue(oauthtest.Token, func(rw http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
-		wantUpstream(t, "while the other is renewed", w.revoke(a, false), broker.RevocationSkipped, b)
-		next(rw, r)
+	engines(t, func(t *testing.T) {
+		w := sharedWorld(t)
+		a, b := w.connect(w.agentA, w.appA, "sh", "alice"), w.connect(w.agentB, w.appB, "sh", "alice")
+		w.clock.add(2 * time.Hour)
+		w.provider.Queue(oauthtest.Token, func(rw http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+			wantUpstream(t, "while the other is renewed", w.revoke(a, false), broker.RevocationSkipped, b)
+			next(rw, r)
+		})
+		w.token(w.agentB, ask(w.wat(w.agentB, "alice"), at("sh")))
+		if n := w.provider.Hits(revokePath); n != 0 {
+			t.Errorf("the provider was told %d times while the other lives", n)
+		}
+		w.alive(w.agentB, "sh", "alice")
 	})
-	w.token(w.agentB, ask(w.wat(w.agentB, "alice"), at("sh")))
-	if n := w.provider.Hits(revokePath); n != 0 {
-		t.Errorf("the provider was told %d times while the other lives", n)
-	}
-	w.alive(w.agentB, "sh", "alice")
 }
 
 // A revocation that is still to be tried does not end what its own agent was granted since: the row is the same one.
 func TestM05_SharedGrantIsConsentedToAgain(t *testing.T) {
-	w := sharedWorld(t)
-	a := w.connect(w.agentA, w.appA, "sh", "alice")
-	w.provider.Queue(revokePath, oauthtest.Status(503, ""))
-	wantUpstream(t, "busy", w.revoke(a, false), broker.RevocationPending, "busy")
-	again := w.connect(w.agentA, w.appA, "sh", "alice")
-	w.clock.add(6 * time.Hour)
-	w.sweep()
-	if n := w.provider.Hits(revokePath); n != 1 {
-		t.Errorf("the provider was told %d times, and once was before the consent to %s (it was %s)", n, again, a)
-	}
-	w.alive(w.agentA, "sh", "alice")
+	engines(t, func(t *testing.T) {
+		w := sharedWorld(t)
+		a := w.connect(w.agentA, w.appA, "sh", "alice")
+		w.provider.Queue(revokePath, oauthtest.Status(503, ""))
+		wantUpstream(t, "busy", w.revoke(a, false), broker.RevocationPending, "busy")
+		again := w.connect(w.agentA, w.appA, "sh", "alice")
+		w.clock.add(6 * time.Hour)
+		w.sweep()
+		if n := w.provider.Hits(revokePath); n != 1 {
+			t.Errorf("the provider was told %d times, and once was before the consent to %s (it was %s)", n, again, a)
+		}
+		w.alive(w.agentA, "sh", "alice")
+	})
 }
 
 // A token that was exchanged is of no consent: a connection that has one does not hold back its revocation.
 func TestM05_SharedGrantHasNoExchangedTokens(t *testing.T) {
-	w := newWorld(t)
-	w.createProvider("sh", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange}), func(s *broker.ProviderSpec) {
-		s.Tags = map[string]string{identity.TagGrants: string(broker.Shared)}
+	engines(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.createProvider("sh", "StrictOauth2", exchanging(broker.OnBehalfOf{Grant: broker.TokenExchange}), func(s *broker.ProviderSpec) {
+			s.Tags = map[string]string{identity.TagGrants: string(broker.Shared)}
+		})
+		w.connect(w.agentA, w.appA, "sh", "alice")
+		out := w.token(w.agentA, ask(w.wat(w.agentA, "alice"), onBehalf("sh"), scopes("a")))
+		wantUpstream(t, "an exchanged token", w.revoke(out.Connection, false), broker.RevocationDone, "")
+		w.alive(w.agentA, "sh", "alice")
 	})
-	w.connect(w.agentA, w.appA, "sh", "alice")
-	out := w.token(w.agentA, ask(w.wat(w.agentA, "alice"), onBehalf("sh"), scopes("a")))
-	wantUpstream(t, "an exchanged token", w.revoke(out.Connection, false), broker.RevocationDone, "")
-	w.alive(w.agentA, "sh", "alice")
 }
 
 // A deleted agent's connection holds nothing back: nobody would ever tell the provider.
 func TestM05_SharedGrantOfADeletedAgent(t *testing.T) {
-	w := sharedWorld(t)
-	a := w.connect(w.agentA, w.appA, "sh", "alice")
-	w.connect(w.agentB, w.appB, "sh", "alice")
-	must(t, w.identity.DeleteWorkload(t.Context(), w.admin, "agent-b"))
-	wantUpstream(t, "beside a deleted agent's", w.revoke(a, false), broker.RevocationDone, "")
+	engines(t, func(t *testing.T) {
+		w := sharedWorld(t)
+		a := w.connect(w.agentA, w.appA, "sh", "alice")
+		w.connect(w.agentB, w.appB, "sh", "alice")
+		must(t, w.identity.DeleteWorkload(t.Context(), w.admin, "agent-b"))
+		wantUpstream(t, "beside a deleted agent's", w.revoke(a, false), broker.RevocationDone, "")
+	})
 }

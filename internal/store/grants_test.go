@@ -80,6 +80,7 @@ func TestSharing(t *testing.T) {
 			"expired":            ofGrant("g", "alice", "g1"),
 			"a machine's":        ofGrant("h", "alice", "g1"),
 			"being renewed":      ofGrant("i", "bob", "g1"),
+			"a deleted agent's":  ofGrant("j", "bob", "g1"),
 		} {
 			switch key {
 			case "dead":
@@ -90,6 +91,11 @@ func TestSharing(t *testing.T) {
 				c.Flow = broker.FlowM2M
 			case "being renewed":
 				c.State = broker.Refreshing
+			case "a deleted agent's":
+				gone := aWorkload(account, "gone", "gone")
+				must(t, db.CreateWorkload(ctx, gone))
+				gone.Version, gone.Deleted, c.Workload = gone.Version+1, at, gone.UID
+				must(t, db.SwapWorkload(ctx, gone, gone.Version-1))
 			}
 			must(t, db.SwapConnection(ctx, c, 0))
 		}
