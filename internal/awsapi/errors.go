@@ -108,9 +108,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) int {
 	public := fault.Public(err)
 	exception, status := exceptionOf(public.Code)
 	body := errorBody{Message: public.Msg}
-	if public.After > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(public.After.Seconds()))))
-	}
+	retryAfter(w, public)
 	switch {
 	case status == http.StatusInternalServerError:
 		body.Message = "internal error, request id " + access.RequestID(r.Context()) // whatever was said with it
@@ -153,4 +151,11 @@ func writeException(w http.ResponseWriter, r *http.Request, exception string, st
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // a client that is gone has no use for it
+}
+
+// retryAfter says how long to wait, if that is known.
+func retryAfter(w http.ResponseWriter, public *fault.Error) {
+	if public.After > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(public.After.Seconds()))))
+	}
 }

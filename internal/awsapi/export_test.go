@@ -37,3 +37,6 @@ func CachedKeys(v *Verifier) (n int) {
 	}
 	return n
 }
+
+// WriteSTSError answers in the form of STS.
+var WriteSTSError = writeSTSError

@@ -122,6 +122,7 @@ func stsCode(code fault.Code) string {
 func writeSTSError(w http.ResponseWriter, r *http.Request, code string, err error) int {
 	public := fault.Public(err)
 	_, status := exceptionOf(public.Code)
+	retryAfter(w, public)
 	e := &stsError{Space: stsSpace, Type: "Sender", Code: code, Message: public.Msg, Request: access.RequestID(r.Context())}
 	if code == "" {
 		e.Code = stsCode(public.Code)

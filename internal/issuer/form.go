@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/tabard-id/tabard/internal/access"
@@ -142,7 +144,11 @@ func writeError(w http.ResponseWriter, r *http.Request, e *oauthError) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="tabard", charset="UTF-8"`) // RFC 6749 §5.2, RFC 7617
 	}
 	w.Header().Set("X-Amzn-Errortype", exceptionOf(e)) // for clients that are built on an AWS SDK: it knows then what to repeat
-	description := fault.Public(e.err).Msg
+	public := fault.Public(e.err)
+	if public.After > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(public.After.Seconds()))))
+	}
+	description := public.Msg
 	if e.status >= http.StatusInternalServerError && e.code == "server_error" {
 		description = "internal error, request id " + access.RequestID(r.Context())
 	}
