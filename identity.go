@@ -135,8 +135,9 @@ func (c *Client) knows(r *http.Request) bool {
 	return onLoopback(r) || c.trusts != nil && c.trusts(r)
 }
 
-// onLoopback reports whether a request came over loopback. Middleware that believes X-Forwarded-For writes what a client
-// says into RemoteAddr: so where the server tells at which of its addresses the request came in, that counts too.
+// onLoopback reports whether a request came over loopback. Middleware that believes X-Forwarded-For writes what a
+// client says into RemoteAddr: so where the server tells at which of its addresses the request came in, that counts
+// too.
 func onLoopback(r *http.Request) bool {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !at.Addr().Unmap().IsLoopback() {
