@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -19,7 +19,8 @@ func auditExport(t terminal, f *finder) *cobra.Command {
 		Use: "export FILE", Short: "Copy the trail into a file", Args: exactly("FILE"),
 		Long: `Writes every record and every checkpoint of the trail up to now into FILE, as JSON Lines that tabard audit verify --segment
 verifies without a server. docs/format.md has the lines. A FILE that exists is continued where it ended, also where an export
-was interrupted: what it wrote last is fetched again. Only its owner can read a new FILE.`,
+was interrupted. What it has stays, whatever was pruned on the server since. A FILE of another trail is refused, and one that the
+server's records do not follow on. Only its owner can read a new FILE.`,
 		Example: examples(
 			"tabard audit export trail.jsonl", "all there is; run it again to add what came since",
 			"tabard audit checkpoint > kept.jwt && tabard audit export trail.jsonl", "with a checkpoint that it reaches to, which is made first"),
@@ -39,15 +40,14 @@ was interrupted: what it wrote last is fetched again. Only its owner can read a 
 	return cmd
 }
 
-// exporter writes one segment. Before each page of records it writes with what the page is asked for, so that the last
-// page can be fetched again.
+// exporter writes one segment, and only ever adds to it: what a file has may be nowhere else. Before the records of each
+// page it writes with what the page is asked for, so that the next export begins there.
 type exporter struct {
 	c                    *client
 	note                 *meter
+	has                  segment
 	file                 *os.File
 	out                  *bufio.Writer
-	position             string
-	newest               int64 // number of the newest checkpoint in the file
 	records, checkpoints int64
 }
 
@@ -60,62 +60,48 @@ func (e *exporter) run(ctx context.Context, path string) (err error) {
 			err = bad
 		}
 	}()
-	if err := e.resume(); err != nil {
+	if e.has, err = readSegment(path, e.file); err != nil {
+		return err
+	}
+	now, newest, err := serverNow(ctx, e.c)
+	if err != nil {
+		return err
+	}
+	// Before the records, so that those which they cover are there. Both before the file is touched.
+	first, err := call[api.ListAuditCheckpointsResponse](ctx, e.c, api.OpListAuditCheckpoints, api.ListAuditCheckpointsRequest{})
+	if err != nil {
+		return err
+	}
+	q := api.ListAuditRecordsRequest{MaxResults: maxTail, NextToken: e.has.position, To: now}
+	page, err := call[api.ListAuditRecordsResponse](ctx, e.c, api.OpListAuditRecords, q)
+	if err != nil {
+		return err
+	}
+	if err := e.has.sameTrail(e.c.url, newest, page.Records, first.Checkpoints); err != nil {
+		return err
+	}
+	more, err := e.has.continued(page.Records)
+	if err != nil {
+		return err
+	}
+	// What comes behind the last whole line is no record.
+	if err := e.file.Truncate(e.has.whole); err != nil {
+		return err
+	}
+	if _, err := e.file.Seek(e.has.whole, io.SeekStart); err != nil {
 		return err
 	}
 	e.out = bufio.NewWriter(e.file)
-	// First, so that the records they cover are there.
-	if err := e.checkpointLines(ctx); err != nil {
+	if err := e.checkpointLines(ctx, first); err != nil {
 		return err
 	}
-	if err := e.recordLines(ctx); err != nil {
+	if err := e.recordLines(ctx, q, page.NextToken, more); err != nil {
 		return err
 	}
 	if err := e.out.Flush(); err != nil {
 		return err
 	}
 	return e.file.Sync()
-}
-
-// resume reads what an earlier export wrote, and cuts what comes behind its last position.
-func (e *exporter) resume() error {
-	in := bufio.NewScanner(e.file)
-	in.Buffer(make([]byte, 0, 64<<10), 1<<20)
-	at, whole, newest := int64(0), int64(0), int64(0)
-	for in.Scan() {
-		var l audit.Line
-		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
-			break // cut by an interruption
-		}
-		switch l.Type {
-		case "position":
-			whole, e.position, e.newest = at, l.Position, newest
-		case "checkpoint":
-			if n, err := audit.NumberOf(l.Checkpoint); err == nil {
-				newest = max(newest, n)
-			}
-		case "record":
-		default:
-			return fmt.Errorf("the file is no export of the audit trail: nothing is written to it")
-		}
-		at += int64(len(in.Bytes())) + 1
-	}
-	if err := in.Err(); err != nil || at == 0 && size(e.file) > 0 {
-		return fmt.Errorf("the file is no export of the audit trail: nothing is written to it")
-	}
-	if err := e.file.Truncate(whole); err != nil {
-		return err
-	}
-	_, err := e.file.Seek(whole, 0)
-	return err
-}
-
-func size(f *os.File) int64 {
-	info, err := f.Stat()
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 func (e *exporter) line(l audit.Line) error {
@@ -128,16 +114,15 @@ func (e *exporter) line(l audit.Line) error {
 }
 
 // checkpointLines writes the checkpoints that the file has not, the newest first.
-func (e *exporter) checkpointLines(ctx context.Context) error {
-	var q api.ListAuditCheckpointsRequest
+func (e *exporter) checkpointLines(ctx context.Context, a api.ListAuditCheckpointsResponse) error {
 	for {
-		a, err := call[api.ListAuditCheckpointsResponse](ctx, e.c, api.OpListAuditCheckpoints, q)
-		if err != nil {
-			return err
-		}
 		for _, c := range a.Checkpoints {
-			if n, err := audit.NumberOf(c.Token); err != nil || n <= e.newest {
+			n, err := audit.NumberOf(c.Token)
+			if err != nil || n <= e.has.upTo {
 				return err
+			}
+			if e.has.checkpoints[n] {
+				continue
 			}
 			if err := e.line(audit.Line{Type: "checkpoint", Checkpoint: c.Token}); err != nil {
 				return err
@@ -145,50 +130,54 @@ func (e *exporter) checkpointLines(ctx context.Context) error {
 			e.checkpoints++
 			e.note.say("%d checkpoints", e.checkpoints)
 		}
-		if q.NextToken = a.NextToken; q.NextToken == "" {
+		if a.NextToken == "" {
 			return nil
+		}
+		var err error
+		q := api.ListAuditCheckpointsRequest{NextToken: a.NextToken}
+		if a, err = call[api.ListAuditCheckpointsResponse](ctx, e.c, api.OpListAuditCheckpoints, q); err != nil {
+			return err
 		}
 	}
 }
 
-func (e *exporter) recordLines(ctx context.Context) error {
-	now, err := serverNow(ctx, e.c)
-	if err != nil {
-		return err
-	}
-	q := api.ListAuditRecordsRequest{MaxResults: maxTail, NextToken: e.position, To: now}
+// recordLines writes the records of the page that q asked for, and of those behind it.
+func (e *exporter) recordLines(ctx context.Context, q api.ListAuditRecordsRequest, next string, records []api.AuditRecord) error {
 	for {
 		if err := e.line(audit.Line{Type: "position", Position: q.NextToken}); err != nil {
 			return err
 		}
-		a, err := call[api.ListAuditRecordsResponse](ctx, e.c, api.OpListAuditRecords, q)
-		if err != nil {
-			return err
-		}
-		for _, r := range a.Records {
+		for _, r := range records {
 			row := rowOf(r)
 			if err := e.line(audit.Line{Type: "record", Record: &row}); err != nil {
 				return err
 			}
 		}
-		e.records += int64(len(a.Records))
+		e.records += int64(len(records))
 		e.note.say("%d records", e.records)
-		if q.NextToken = a.NextToken; q.NextToken == "" {
+		if next == "" {
 			return nil
 		}
 		if err := e.out.Flush(); err != nil { // an interruption costs one page
 			return err
 		}
+		q.NextToken = next
+		a, err := call[api.ListAuditRecordsResponse](ctx, e.c, api.OpListAuditRecords, q)
+		if err != nil {
+			return err
+		}
+		next, records = a.NextToken, a.Records
 	}
 }
 
-// serverNow is a second after the newest record, by the server's clocks, whatever this machine's says.
-func serverNow(ctx context.Context, c *client) (api.Timestamp, error) {
-	a, err := call[api.ListAuditRecordsResponse](ctx, c, api.OpListAuditRecords, api.ListAuditRecordsRequest{MaxResults: 1, Newest: true})
+// serverNow is a second after the newest record, by the server's clocks, whatever this machine's says, and that record.
+func serverNow(ctx context.Context, c *client) (api.Timestamp, api.AuditRecord, error) {
+	q := api.ListAuditRecordsRequest{MaxResults: 1, Newest: true}
+	a, err := call[api.ListAuditRecordsResponse](ctx, c, api.OpListAuditRecords, q)
 	if err != nil || len(a.Records) == 0 {
-		return api.Timestamp{}, err
+		return api.Timestamp{}, api.AuditRecord{}, err
 	}
-	return api.At(a.Records[0].Time.Add(time.Second)), nil
+	return api.At(a.Records[0].Time.Add(time.Second)), a.Records[0], nil
 }
 
 // rowOf is an API record with all that its hash covers.

@@ -219,17 +219,22 @@ func (v *verification) checkpoints(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// linkOf reads, without verifying it, which checkpoint a token names. The newest one's signature covers the links.
-func linkOf(token string) (link string, number int64, err error) {
+// Peek reads, without verifying it, what a checkpoint says.
+func Peek(token string) (c Claims, err error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return "", 0, fault.New(fault.Invalid, "no token")
+		return c, fault.New(fault.Invalid, "no token")
 	}
-	var c Claims
 	b, err := decodePart(parts[1])
 	if err == nil {
 		err = json.Unmarshal(b, &c)
 	}
+	return c, err
+}
+
+// linkOf reads, without verifying it, which checkpoint a token names. The newest one's signature covers the links.
+func linkOf(token string) (link string, number int64, err error) {
+	c, err := Peek(token)
 	return c.Previous, c.Number, err
 }
 
