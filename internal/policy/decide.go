@@ -283,7 +283,22 @@ func (s slice) missing(r *request) string {
 	if r.facts.Provider == "" {
 		return "a policy that permits it, which an administrator writes"
 	}
-	return fmt.Sprintf("a policy that permits it, which an administrator writes: tabard allow %s %s", r.facts.Workload, r.facts.Provider)
+	return fmt.Sprintf("a policy that permits it, which an administrator writes: tabard allow %s %s%s", r.facts.Workload, r.facts.Provider, scopesFlag(r.facts.Scopes))
+}
+
+// scopesFlag is the flag that permits the scopes which were asked for, and no others. A caller chooses them, and an
+// administrator may copy the command, so those that mean something to a shell or to the flag are not in it.
+func scopesFlag(scopes []string) string {
+	if len(scopes) == 0 {
+		return ""
+	}
+	text := strings.Join(scopes, ",")
+	if strings.Count(text, ",") >= len(scopes) || len(text) > 256 || strings.ContainsFunc(text, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(":/._,@%+=-", c)
+	}) {
+		return " --scopes SCOPES"
+	}
+	return " --scopes " + text
 }
 
 const (

@@ -115,6 +115,13 @@ func TestStory(t *testing.T) {
 	if want := "a policy that permits it, which an administrator writes: tabard allow calendar-agent google"; d.Missing != want {
 		t.Errorf("missing: got %q, want %q", d.Missing, want)
 	}
+	// What the refusal tells an administrator to write permits what was asked for, and is safe to copy.
+	for scope, want := range map[string]string{"read": "read", "https://a.example/b": "https://a.example/b", "a$(id)": "SCOPES", "a;b": "SCOPES", "a'b": "SCOPES", "a,b": "SCOPES"} {
+		d = decide(t, e, bot, token, release("calendar-agent", "google", scope), "default-deny")
+		if !strings.HasSuffix(d.Missing, "tabard allow calendar-agent google --scopes "+want) {
+			t.Errorf("missing of %s: %q", scope, d.Missing)
+		}
+	}
 	m.put("calendar", calendar)
 	d = decide(t, e, bot, token, release("calendar-agent", "google", "read"), "policy:calendar")
 	if diff := cmp.Diff(access.Decision{Allow: true, By: "policy:calendar", Policies: []string{"calendar"}}, d); diff != "" {
