@@ -40,7 +40,7 @@ server's records do not follow on. Only its owner can read a new FILE.`,
 	return cmd
 }
 
-// exporter writes one segment, and only ever adds to it: what a file has may be nowhere else. Before the records of each
+// exporter writes one segment, and only ever adds to it: what a file has may be nowhere else. Before the records of a
 // page it writes with what the page is asked for, so that the next export begins there.
 type exporter struct {
 	c                    *client
