@@ -17,7 +17,8 @@ func newAllow(t terminal) *cobra.Command {
 		Use: "allow AGENT [PROVIDER]", Short: "Let an agent have the tokens of a provider, or those that another agent hands on", Args: onwards,
 		Long: `Writes the policy that an agent needs, and prints it: whoever acts for the workload identity AGENT may get workload access
 tokens for it, and with them the tokens or the key of the credential provider PROVIDER. A token that has a scope besides those
-given is refused, and the refusal names the scope. The same command again replaces the policy.
+given is refused, and the refusal names the scope. The same command again replaces the policy; one that leaves out scopes, a flow or an
+issuer that the policy restricts takes --replace.
 
 A name may be that of an OAuth2 provider and of an API-key provider: then --kind says which one is meant. If neither exists yet, an
 OAuth2 provider is meant.
@@ -45,7 +46,8 @@ func newDeny(t terminal) *cobra.Command {
 		Use: "deny AGENT [PROVIDER]", Short: "Refuse an agent the tokens of a provider, or those that another agent hands on", Args: onwards,
 		Long: `Writes a policy that forbids, and prints it: whoever acts for the workload identity AGENT gets no tokens of the credential
 provider PROVIDER, or with --from no token of its own for one that the other agent hands on, whatever else is permitted. With flags
-it forbids only what they all describe. The same command again replaces the policy; tabard policy delete takes it back.`,
+it forbids only what they all describe. The same command again replaces the policy; one that lifts something that it forbids takes
+--replace. tabard policy delete takes all of it back.`,
 		Example: examples(
 			"tabard deny calendar-agent google-calendar", "nothing of this provider",
 			"tabard deny calendar-agent google-calendar --scopes https://mail.google.com/", "no token that has this scope",
@@ -66,7 +68,7 @@ type right struct {
 	flow, userIssuer  string
 	principal, policy string
 	kind              string // oauth2 or api-key
-	twofold           bool   // there is a provider of each kind
+	replace           bool
 	from              []string
 	arn               string // of agent, where it is about what is handed on
 	asserted          bool
@@ -81,6 +83,7 @@ func newRight(t terminal, cmd *cobra.Command, may string) *right {
 	flags.StringVar(&r.userIssuer, "user-issuer", "", "only for users whom a token of this issuer proves, by `URL`")
 	flags.StringVar(&r.principal, "principal", "", "only this principal, by `name` (default: each that is paired with AGENT)")
 	flags.StringVar(&r.kind, "kind", "", "`kind` of the provider, oauth2 or api-key (default: the one that exists)")
+	flags.BoolVar(&r.replace, "replace", false, "replace a policy also where something that it restricts or forbids is then so no more")
 	flags.StringVar(&r.policy, "name", "", "`name` of the policy (default made of AGENT and PROVIDER)")
 	flags.StringSliceVar(&r.from, "from", nil, "`agent` whose tokens AGENT takes over, instead of PROVIDER; may be given again")
 	complete(cmd, "from", inFlag(workloadNames(&r.finder)))
@@ -122,12 +125,15 @@ func (r *right) run(verb string, text func() string) {
 			if r.principal != "" {
 				q.Name += between + strings.ReplaceAll(r.principal, "/", ":")
 			}
-			if r.twofold {
-				q.Name += ":" + r.kind
+			if r.kind == kindAPIKey { // always, so that a name is of one policy whatever providers come and go
+				q.Name += ":" + kindAPIKey
 			}
 			if len(q.Name) > 128 {
 				return nil, nil, usage("--name gives it another", "the policy's name would be too long")
 			}
+		}
+		if err := r.keeps(ctx, c, &q, text); err != nil {
+			return nil, nil, err
 		}
 		return putPolicy(ctx, c, q)
 	}, written)
@@ -194,7 +200,7 @@ func (r *right) findKind(ctx context.Context, c *client) error {
 	if err != nil {
 		return err
 	}
-	if r.twofold = isOAuth2 && isKey; r.twofold && r.kind == "" {
+	if isOAuth2 && isKey && r.kind == "" {
 		return usage("add --kind oauth2 or --kind api-key", "%s is the name of an OAuth2 provider and of an API-key provider", r.provider)
 	}
 	switch {
