@@ -67,6 +67,8 @@ type StandingStore interface {
 	SwapStanding(ctx context.Context, s Standing, oldVersion int64) error
 	// RaiseEveryWorkload raises the epoch of every workload identity of the account, in one step.
 	RaiseEveryWorkload(ctx context.Context, account access.Account, at time.Time) error
+	// HasWorkloadIssuer reports whether tokens of the issuer sign in for principals of the account.
+	HasWorkloadIssuer(ctx context.Context, account access.Account, url string) (bool, error)
 	// Standings returns up to limit rows of the kind with keys after the given one, ordered by key.
 	Standings(ctx context.Context, account access.Account, kind StandingKind, after string, limit int) ([]Standing, error)
 }
@@ -171,16 +173,21 @@ func (s *Service) Freeze(ctx context.Context, account access.Account, uid, reaso
 	return s.guard.Event(ctx, access.Caller{Account: account}, access.DisableWorkloadIdentity, facts).Wait(ctx)
 }
 
-// DisableIssuer stops an issuer's users: no token of it names anybody, and workload access tokens of its users are
-// dead. An issuer of the configuration file can be disabled too, and one on loopback that development mode trusts.
+// DisableIssuer stops an issuer's users and workloads: no token of it names anybody or signs in for a principal, and
+// workload access tokens of its users are dead. An issuer of the configuration file can be disabled too, and one on loopback that development mode trusts.
 func (s *Service) DisableIssuer(ctx context.Context, caller access.Caller, url, reason string) (Standing, error) {
 	facts := access.Facts{Resource: clip(url), Detail: clipReason(reason)}
 	if err := s.guard.Permit(ctx, caller, access.DisableTrustedIssuer, facts); err != nil {
 		return Standing{}, err
 	}
-	if _, err := s.trusted(ctx, caller.Account, url); errors.Is(err, fault.Unauthenticated) {
-		return Standing{}, fault.New(fault.NotFound, "the issuer %s is not trusted, so there is nothing to disable", clip(url))
-	} else if err != nil {
+	_, err := s.trusted(ctx, caller.Account, url)
+	if errors.Is(err, fault.Unauthenticated) {
+		var has bool
+		if has, err = s.store.HasWorkloadIssuer(ctx, caller.Account, url); err == nil && !has {
+			err = fault.New(fault.NotFound, "the issuer %s is not trusted, so there is nothing to disable", clip(url))
+		}
+	}
+	if err != nil {
 		return Standing{}, err
 	}
 	return s.ChangeStanding(ctx, caller.Account, IssuerStanding, url, Disable(reason))

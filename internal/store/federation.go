@@ -92,6 +92,14 @@ func (d *DB) DeleteWorkloadIssuer(ctx context.Context, account access.Account, u
 	return found(err, "workload issuer %q does not exist", url)
 }
 
+// HasWorkloadIssuer implements identity.StandingStore.
+func (d *DB) HasWorkloadIssuer(ctx context.Context, account access.Account, url string) (bool, error) {
+	const query = `SELECT COUNT(*) FROM workload_issuers WHERE account = $1 AND url = $2`
+	n := 0
+	err := d.engine.read().row(ctx, query, string(account), url).Scan(&n)
+	return n > 0, err
+}
+
 // WorkloadTrust implements federation.IssuerStore.
 func (d *DB) WorkloadTrust(ctx context.Context, account access.Account, url string) (federation.Trust, error) {
 	const issuer = `SELECT ` + workloadIssuerColumns + ` FROM workload_issuers WHERE account = $1 AND url = $2`
