@@ -298,7 +298,8 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "who-can OPERATION", Short: "List who may do something", Args: exactly("OPERATION"),
 		Long: "Lists the enabled principals who may do what is described, now and by which rule. A principal that may do it with fewer scopes only is\n" +
-			"listed with those that are too much. What is not given counts as empty: a policy that asks for a user's issuer is not met without one.\n" +
+			"listed with those that are too much. Without --flow, or without a user, the answer is for a request that has none. Policies that ask\n" +
+			"for one may permit it to others, or forbid it to these: they are named on standard error.\n" +
 			"The answer is for all connections of the provider; scopes of two resources are in no token, and refused.",
 		Example: examples(
 			"tabard policy who-can GetResourceOauth2Token --workload calendar-agent --provider google-calendar --scopes openid", "who gets such a token",
@@ -329,6 +330,9 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 			q.User = &user
 		}
 		a, err := call[api.FindWhoCanResponse](ctx, c, api.OpFindWhoCan, q)
+		if err == nil {
+			err = notAsked(ctx, cmd, c, q)
+		}
 		return a.Principals, err
 	}, []column[row]{
 		{name: "PRINCIPAL", text: func(p row) string { return p.PrincipalName }},
@@ -337,4 +341,36 @@ func policyWhoCan(t terminal, f *finder) *cobra.Command {
 		{name: "SCOPES BEYOND", text: func(p row) string { return beyond(p.ScopesBeyond, p.ScopesUnknown) }},
 	})
 	return cmd
+}
+
+// notAsked says on standard error for which requests only the answer of who-can is, if there are policies that ask for
+// what was not given: an empty list would read as if nobody could.
+func notAsked(ctx context.Context, cmd *cobra.Command, c *client, q api.FindWhoCanRequest) error {
+	all, err := listPolicies(&api.ListPoliciesRequest{WorkloadName: q.WorkloadName})(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, one := range []struct {
+		given             bool
+		what, reads, flag string
+	}{
+		{q.Flow != "", "flow", "context.flow", "--flow"},
+		{q.User != nil, "user", "context.user", "--user-issuer, --user-subject or --user-id"},
+	} {
+		var names []string
+		for _, p := range all {
+			if !one.given && strings.Contains(p.Text, one.reads) && concerns(p.Text, q.ProviderName) {
+				names = append(names, p.Name)
+			}
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: this is the answer for a request without a %s: %s would decide by it (%s)\n", one.what, strings.Join(names, ", "), one.flag)
+		}
+	}
+	return nil
+}
+
+// concerns reports whether a policy may be about the provider: it names that one, or none.
+func concerns(text, provider string) bool {
+	return provider == "" || !strings.Contains(text, `Provider::"`) || strings.Contains(text, `Provider::"`+provider+`"`)
 }
