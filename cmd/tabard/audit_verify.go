@@ -65,6 +65,7 @@ type verifier struct {
 	checkpoint string
 	segments   []string
 	keys       string
+	short      bool // the files may be older than the checkpoint, and nothing else was found
 	out        output
 }
 
@@ -123,6 +124,7 @@ func (v *verifier) offline() error {
 		return &failure{exit: exitUsage, msg: oneLine(err.Error()), err: err}
 	}
 	total := api.VerifyAuditResponse{Verified: verdict.Sound(), RecordsChecked: verdict.Checked, RecordsUnprovable: verdict.Unprovable, Findings: []api.AuditFinding{}}
+	v.short = verdict.Short
 	for _, f := range verdict.Findings {
 		total.Findings = append(total.Findings, api.AuditFinding{Kind: api.AuditFindingKind(f.Kind), Writer: f.Writer, Sequence: f.Sequence, Message: f.Message})
 	}
@@ -174,12 +176,22 @@ func (v *verifier) report(a api.VerifyAuditResponse) error {
 			}
 		}
 		verdict := "nothing before the checkpoint was changed"
-		if !a.Verified {
+		switch {
+		case v.short:
+			verdict = "the files do not reach to the checkpoint"
+		case !a.Verified:
 			verdict = "the trail before the checkpoint was changed"
+		case v.checkpoint == "":
+			verdict += ", by the database's own checkpoint: an older copy of the database would pass (--checkpoint FILE)"
 		}
 		if err := say(v.cmd, "%d records verified, %d later ones that the checkpoint cannot prove: %s", a.RecordsChecked, a.RecordsUnprovable, verdict); err != nil {
 			return err
 		}
+	}
+	if v.short {
+		return &failure{exit: exitFailed, msg: "the files do not have all that the checkpoint covers", hints: []string{
+			"they are older than the checkpoint, or their end was removed: tabard audit export FILE again, then verify again",
+			"or give a checkpoint that is older than the files"}}
 	}
 	if !a.Verified {
 		return &failure{exit: exitFailed, msg: "the audit trail was changed", hints: []string{"compare with the exported segments and the sinks; docs/audit.md says what each finding means"}}

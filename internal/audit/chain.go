@@ -40,6 +40,7 @@ type chain struct {
 	at     head
 	to     Head
 	placed bool // entries have a place in the order of commits
+	files  bool // the records are those of files, which may have been written before the head
 	found  []Finding
 }
 
@@ -96,6 +97,8 @@ func (c *chain) odd(r access.Record) {
 func (c *chain) end() {
 	want, _ := decodeHash(c.to.Hash) // it was verified
 	switch {
+	case c.at.Sequence < c.to.Sequence && c.files:
+		c.report(Missing, c.at.Sequence+1, "the files have none of the writer's records %d to %d", c.at.Sequence+1, c.to.Sequence)
 	case c.at.Sequence < c.to.Sequence:
 		c.gap(c.to.Sequence + 1)
 	case c.at.Sequence > 0 && c.at.Hash != want:

@@ -97,6 +97,8 @@ type Segments struct {
 	closed  map[int64]Head
 	chains  map[string]*chain
 	heads   map[string]Head // where a writer's chain ends for the checkpoint, as far as it is known
+	newest  int64           // number of the newest checkpoint in the segments
+	short   int             // findings that an export before the checkpoint explains
 	verdict Verdict
 }
 
@@ -122,6 +124,7 @@ func (s *Segments) Scan(r io.Reader) error {
 			return err
 		}
 		if c.Account == s.claims.Account {
+			s.newest = max(s.newest, c.Number)
 			s.ends(c, l.Checkpoint)
 		}
 		return nil
@@ -155,6 +158,9 @@ func (s *Segments) Begin() error {
 		w, ok := s.closed[sum.Count+1]
 		hash, valid := decodeHash(w.Hash)
 		if !ok || !valid {
+			if s.newest < s.claims.Number {
+				s.short++
+			}
 			s.find(Broken, "", "the segments lack the checkpoint in which writer number %d ended", sum.Count+1)
 			break
 		}
@@ -215,7 +221,7 @@ func (s *Segments) chain(r access.Record, to Head) *chain {
 	if ok {
 		return c
 	}
-	c = &chain{writer: r.Writer, to: to}
+	c = &chain{writer: r.Writer, to: to, files: true}
 	if h, ok := baseHeads(s.base)[r.Writer]; ok && r.Sequence > 1 {
 		c.at.Sequence = h.Sequence
 		c.at.Hash, _ = decodeHash(h.Hash)
@@ -230,11 +236,14 @@ func (s *Segments) End() Verdict {
 	for name, to := range s.heads {
 		c, ok := s.chains[name]
 		if !ok {
-			c = &chain{writer: name, to: to}
+			c = &chain{writer: name, to: to, files: true}
 			if h, pruned := base[name]; pruned {
 				c.at.Sequence = h.Sequence
 				c.at.Hash, _ = decodeHash(h.Hash)
 			}
+		}
+		if c.at.Sequence < to.Sequence {
+			s.short++
 		}
 		c.end()
 		s.verdict.Findings = append(s.verdict.Findings, c.found...)
@@ -242,6 +251,7 @@ func (s *Segments) End() Verdict {
 	slices.SortFunc(s.verdict.Findings, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Writer, b.Writer), cmp.Compare(a.Sequence, b.Sequence))
 	})
+	s.verdict.Short = len(s.verdict.Findings) > 0 && s.short == len(s.verdict.Findings)
 	return s.verdict
 }
 

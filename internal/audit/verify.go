@@ -30,6 +30,7 @@ type Verdict struct {
 	Unprovable int64 // records that the checkpoint does not cover, seen in this call
 	Findings   []Finding
 	More       string // what the next call continues with; "" where all is done
+	Short      bool   // all that was found may be so because the segments were exported before the checkpoint was made
 }
 
 // Sound reports whether nothing was found that speaks against the trail.
