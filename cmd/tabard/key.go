@@ -104,20 +104,22 @@ func keyRotate(f *finder) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rotate PRINCIPAL", Short: "Create a second access key, and disable the first", Args: exactly("PRINCIPAL"), ValidArgsFunction: principalNames(f),
 		Long: "Creates an access key beside the one that the principal has, and prints it or writes it to --output-file. The old one stays good\n" +
-			"until it is disabled: run the command again with --finish once the new key is in use, which disables all keys but the newest.",
+			"until it is disabled: run the command again with --finish once the new key is in use, which disables all keys but the newest. It is\n" +
+			"refused while the newest was never used, unless --force is given. That a key was used is seen up to a minute later.",
 		Example: examples(
 			"tabard key rotate calendar --output-file calendar.credentials", "the new key; roll it out, and watch LAST USED of tabard key list",
 			"tabard key rotate calendar --finish", "then end the old one"),
 	}
 	file := cmd.Flags().String("output-file", "", "write the key to a new `file`, mode 0600")
 	finish := cmd.Flags().Bool("finish", false, "disable all enabled keys but the newest")
+	force := cmd.Flags().Bool("force", false, "with --finish, also if the newest key was never used")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := f.dial(cmd.Context())
 		if err != nil {
 			return err
 		}
 		if *finish {
-			return finishRotation(cmd, c, args[0])
+			return finishRotation(cmd, c, args[0], *force)
 		}
 		return intoFile(cmd, *file, func(w io.Writer) error {
 			return createKey(cmd.Context(), c, api.CreateAccessKeyRequest{PrincipalName: args[0]}, args[0], w)
@@ -127,7 +129,7 @@ func keyRotate(f *finder) *cobra.Command {
 }
 
 // finishRotation disables all enabled keys of a principal but the newest, and says which.
-func finishRotation(cmd *cobra.Command, c *client, principal string) error {
+func finishRotation(cmd *cobra.Command, c *client, principal string, force bool) error {
 	keys, err := listKeys(principal)(cmd.Context(), c)
 	if err != nil {
 		return err
@@ -138,6 +140,11 @@ func finishRotation(cmd *cobra.Command, c *client, principal string) error {
 			hints: []string{"tabard key rotate " + principal + " makes a new one first"}}
 	}
 	slices.SortFunc(keys, func(a, b api.AccessKey) int { return a.CreatedTime.Compare(b.CreatedTime.Time) })
+	newest := keys[len(keys)-1]
+	if newest.LastUsedTime.IsZero() && !force {
+		return &failure{exit: exitFailed, msg: fmt.Sprintf("the newest key of principal %s, %s, was never used: whoever works with an older one would be refused", principal, newest.AccessKeyID),
+			hints: []string{"roll it out first; LAST USED of tabard key list is up to a minute late", "tabard key rotate " + principal + " --finish --force disables the others anyway"}}
+	}
 	for _, k := range keys[:len(keys)-1] {
 		if _, err := disableKey(cmd.Context(), c, k.AccessKeyID); err != nil {
 			return err
