@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -68,6 +69,7 @@ type right struct {
 	flow, userIssuer  string
 	principal, policy string
 	kind              string // oauth2 or api-key
+	exists            bool   // the provider does
 	replace           bool
 	from              []string
 	arn               string // of agent, where it is about what is handed on
@@ -135,8 +137,46 @@ func (r *right) run(verb string, text func() string) {
 		if err := r.keeps(ctx, c, &q, text); err != nil {
 			return nil, nil, err
 		}
-		return putPolicy(ctx, c, q)
+		p, problems, err := putPolicy(ctx, c, q)
+		if err == nil {
+			r.unknown(ctx, c, verb)
+		}
+		return p, problems, err
 	}, written)
+}
+
+// unknown warns of names in the policy that nothing has.
+func (r *right) unknown(ctx context.Context, c *client, verb string) {
+	until := "until there is one, the policy " + map[string]string{"allow": "permits", "deny": "forbids"}[verb] + " nothing"
+	for _, name := range append([]string{r.agent}, r.from...) {
+		unknownWorkload(ctx, r.cmd, c, name, until)
+	}
+	if r.provider != "" && !r.exists {
+		what, names, err := "OAuth2 provider", []string(nil), error(nil)
+		if r.kind == kindAPIKey {
+			var all []api.ApiKeyCredentialProviderItem
+			all, err = listAPIKeys(ctx, c)
+			what, names = "API key", namesIn(all, func(p api.ApiKeyCredentialProviderItem) string { return p.Name })
+		} else {
+			var all []api.Oauth2CredentialProviderItem
+			all, err = listProviders(ctx, c)
+			names = namesIn(all, func(p api.Oauth2CredentialProviderItem) string { return p.Name })
+			if keys, bad := listAPIKeys(ctx, c); bad == nil {
+				names = append(names, namesIn(keys, func(p api.ApiKeyCredentialProviderItem) string { return p.Name })...)
+			}
+		}
+		if err == nil {
+			unknown(r.cmd, what, r.provider, until, names)
+		}
+	}
+	if r.principal == "" {
+		return
+	}
+	all, err := listPrincipals(ctx, c)
+	names := namesIn(all, func(p api.Principal) string { return p.Name })
+	if err == nil && !slices.Contains(names, r.principal) {
+		unknown(r.cmd, "principal", r.principal, until, names)
+	}
 }
 
 // onwards takes AGENT and PROVIDER, or AGENT and --from.
@@ -210,6 +250,7 @@ func (r *right) findKind(ctx context.Context, c *client) error {
 	default:
 		r.kind = kindOAuth2
 	}
+	r.exists = r.kind == kindAPIKey && isKey || r.kind == kindOAuth2 && isOAuth2
 	if r.kind == kindAPIKey && (len(r.scopes) > 0 || r.flow != "") {
 		return usage("leave --scopes and --flow out, or say --kind oauth2", "an API key has no scopes and no flow")
 	}

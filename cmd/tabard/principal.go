@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +62,11 @@ func principalCreate(t terminal, f *finder) *cobra.Command {
 		a, err := call[api.CreatePrincipalResponse](cmd.Context(), c, api.OpCreatePrincipal, q)
 		if err != nil {
 			return err
+		}
+		for _, w := range workloads {
+			if !strings.Contains(w, "*") {
+				unknownWorkload(cmd.Context(), cmd, c, w, "until there is one, the principal acts for nobody by it")
+			}
 		}
 		return show(cmd, out, pointed(a.Principal), principalColumns())
 	}
