@@ -72,6 +72,13 @@ func (f *finder) credentials(ctx context.Context, where location) (aws.Credentia
 		opts = append(opts, config.WithSharedConfigProfile(daemon.Profile), config.WithSharedCredentialsFiles([]string{own}), config.WithSharedConfigFiles([]string{}))
 	}
 	missing := func(err error) error {
+		for _, name := range borrowed {
+			if value := f.env(name); value != "" && f.env("AWS_ACCESS_KEY_ID") == "" {
+				return &failure{exit: exitDenied, msg: "no access key to sign with: " + oneLine(err.Error()), err: err, hints: []string{
+					name + " is set, and what it names was refused or does not answer: tabard audit tail says why, of a Tabard server",
+					"or unset it, and set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}}
+			}
+		}
 		return &failure{exit: exitDenied, msg: "no access key to sign with", err: err, hints: []string{
 			`run: eval "$(tabard env)", where the server's data directory is on this machine`,
 			"or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}}
@@ -86,6 +93,9 @@ func (f *finder) credentials(ctx context.Context, where location) (aws.Credentia
 	}
 	return got, nil
 }
+
+// borrowed are the variables by which SDKs get a session from somewhere else.
+var borrowed = []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}
 
 // configured reports whether the environment says which credentials to use.
 func (f *finder) configured() bool {
@@ -124,7 +134,7 @@ func callOn[A, Q any, P request[Q]](ctx context.Context, c *client, name, arn st
 func perform[A, Q any, P request[Q]](ctx context.Context, c *client, op api.Operation, target string, q Q) (A, error) {
 	var answer A
 	if bad := P(&q).Validate(); len(bad) > 0 {
-		return answer, usage("tabard --help has examples", "%s: %s", bad[0].Name, bad[0].Message)
+		return answer, usage(ownHelp, "%s: %s", bad[0].Name, bad[0].Message)
 	}
 	var body []byte
 	if op.Method == http.MethodPost {

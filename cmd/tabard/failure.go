@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -46,6 +47,9 @@ type failure struct {
 
 func (f *failure) Error() string { return f.msg }
 func (f *failure) Unwrap() error { return f.err }
+
+// ownHelp is a hint that stands for the help of the command that failed.
+const ownHelp = "--help has examples"
 
 func usage(hint, format string, args ...any) *failure {
 	return &failure{exit: exitUsage, msg: fmt.Sprintf(format, args...), hints: []string{hint}}
@@ -102,6 +106,27 @@ func exitByStatus(status int) int {
 		return exitUnavailable
 	}
 	return exitFailed
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
+// hinted adds a hint to what a command fails with.
+func hinted(err error, format string, args ...any) error {
+	f := *asFailure(err)
+	f.hints = append(slices.Clone(f.hints), fmt.Sprintf(format, args...))
+	return &f
+}
+
+// excepted reports whether the server answered with the exception.
+func excepted(err error, exception string) bool {
+	e, ok := errors.AsType[*apiError](err)
+	return ok && e.exception == exception
 }
 
 // oneLine makes foreign text safe for a terminal: no control characters, no line breaks.

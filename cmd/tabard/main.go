@@ -65,13 +65,16 @@ func run(ctx context.Context, args []string, t terminal) int {
 	root.SetIn(t.in)
 	root.SetOut(t.out)
 	root.SetErr(t.err)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
 	f := asFailure(err)
 	fmt.Fprintf(t.err, "%s %s\n", paint(t.err, t.env, red, "tabard:"), f.msg)
 	for _, hint := range f.hints {
+		if hint == ownHelp {
+			hint = cmd.CommandPath() + " --help has examples"
+		}
 		fmt.Fprintf(t.err, "hint: %s\n", hint)
 	}
 	return f.exit

@@ -256,7 +256,7 @@ func policyLint(t terminal) *cobra.Command {
 		if err := showFindings(cmd, out, all); err != nil || bad == 0 {
 			return err
 		}
-		return &failure{exit: exitFailed, msg: fmt.Sprintf("%d problems", bad)}
+		return &failure{exit: exitFailed, msg: counted(bad, "problem")}
 	}
 	return cmd
 }
