@@ -249,7 +249,9 @@ func Gate(c Caller, a Action, f Facts) (Decision, bool) {
 	case !c.PairedWith(f.Workload):
 		return Decision{By: "not-paired", Missing: "a pairing of the principal with the workload identity"}, true
 	case r.AssertsUser && !f.Assertable:
-		return Decision{By: "users-not-assertable", Missing: "the tag tabard:assurance=asserted on the workload identity, which an administrator sets"}, true
+		return Decision{By: "users-not-assertable", Missing: "the tag tabard:assurance=asserted on the workload identity, which an administrator " +
+			"sets: tabard tag add ARN tabard:assurance=asserted, with the ARN of tabard workload get " + f.Workload + ". Policies have to permit it too: " +
+			"tabard allow " + f.Workload + " PROVIDER --asserted-users"}, true
 	}
 	return Decision{}, false
 }

@@ -163,7 +163,12 @@ func TestA05_AssertingUsersIsAPermissionOfItsOwn(t *testing.T) {
 	decide(t, e, bot, access.GetWorkloadAccessTokenForUserID, tagged, "default-deny")
 	m.put("assert", `permit (principal == Tabard::Principal::"bot", action == Tabard::Action::"GetWorkloadAccessTokenForUserId", resource == Tabard::WorkloadIdentity::"calendar-agent");`)
 	decide(t, e, bot, access.GetWorkloadAccessTokenForUserID, tagged, "policy:assert")
-	decide(t, e, bot, access.GetWorkloadAccessTokenForUserID, plain, "users-not-assertable")
+	d := decide(t, e, bot, access.GetWorkloadAccessTokenForUserID, plain, "users-not-assertable")
+	for _, want := range []string{"tabard tag add ARN tabard:assurance=asserted", "tabard workload get " + plain.Workload, "tabard allow " + plain.Workload + " PROVIDER --asserted-users"} {
+		if !strings.Contains(d.Missing, want) {
+			t.Errorf("missing %q lacks %q", d.Missing, want)
+		}
+	}
 }
 
 // B10: only the outermost actor counts. Whom a token came through gives nothing, and a policy cannot make it; a forbid
