@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/tabard-id/tabard/api"
@@ -39,6 +41,12 @@ func issuerLogin(t terminal, f *finder) *cobra.Command {
 			return err
 		}
 		a, err := call[api.SetIssuerLoginResponse](cmd.Context(), c, api.OpSetIssuerLogin, q)
+		if excepted(err, api.ExceptionResourceNotFound) {
+			return hinted(err, "tabard issuer add %s --audience YOUR_APPLICATION trusts it", oneLine(args[0]))
+		}
+		if e, ok := errors.AsType[*apiError](err); ok && excepted(err, api.ExceptionServiceUnavailable) {
+			return hinted(err, "the server's log has the cause, under request id %s", e.requestID)
+		}
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,13 @@ func (s *Service) readMetadata(ctx context.Context, account access.Account, issu
 		return keyring.Metadata{}, nil, pace.Slow(wait, "the metadata of the issuer %s was read several times just now: try again in %d seconds", clip(issuer), int(wait.Seconds())+1)
 	}
 	m, err := s.metadata.IssuerMetadata(ctx, account, issuer, true)
+	if err != nil {
+		p := fault.Public(err)
+		// Which of its addresses does not answer, and why, is in the log: the sentence tells no closed port from a refused one.
+		about := fault.Wrap(p.Code, err, "the issuer %s: %s", clip(issuer), strings.Replace(p.Msg, "the provider's metadata", "its metadata", 1))
+		about.Field, about.After = p.Field, p.After
+		err = about
+	}
 	pins := map[string]string{}
 	for name, address := range map[string]string{keyring.KeysPin: m.JWKS, keyring.UserInfoPin: m.UserInfo} {
 		if o := keyring.Origin(address); o != "" {
