@@ -91,6 +91,9 @@ func delegationCreate(t terminal, f *finder) *cobra.Command {
 		}
 		q.WorkloadName, q.Grants, q.Until = args[0], parseGrants(grants), api.At(at)
 		a, err := call[api.CreateDelegationResponse](ctx, c, api.OpCreateDelegation, q)
+		if excepted(err, api.ExceptionValidation) && strings.Contains(err.Error(), "providerKind") {
+			return none, hinted(err, "say which: --grant %s:NAME or --grant %s:NAME", kindOAuth2, kindAPIKey)
+		}
 		if err != nil || a.Delegation == nil {
 			return none, err
 		}

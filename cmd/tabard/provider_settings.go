@@ -36,11 +36,27 @@ func authMethods() map[string]api.ClientAuthenticationMethodType {
 	}
 }
 
-// vendors completes --vendor; the server says whether it offers one.
+// vendors are the names that --vendor takes. The server says whether it offers one.
 func vendors() []string {
 	return []string{"Auth0Oauth2", "AtlassianOauth2", "CognitoOauth2", "CustomOauth2", "CyberArkOauth2", "DropboxOauth2", "FacebookOauth2", "FusionAuthOauth2",
 		"GithubOauth2", "GoogleOauth2", "HubspotOauth2", "LinkedinOauth2", "MicrosoftOauth2", "NotionOauth2", "OktaOauth2", "OneLoginOauth2", "PingOneOauth2",
 		"RedditOauth2", "SalesforceOauth2", "SlackOauth2", "SpotifyOauth2", "TwitchOauth2", "XOauth2", "YandexOauth2", "ZoomOauth2"}
+}
+
+// knownVendor refuses a name that no vendor has.
+func knownVendor(name string) error {
+	if slices.Contains(vendors(), name) {
+		return nil
+	}
+	near := ""
+	for _, v := range vendors() {
+		short := strings.TrimSuffix(v, "Oauth2")
+		if nearest(strings.TrimSuffix(name, "Oauth2"), []string{short}) != "" {
+			near = " (did you mean " + v + "?)"
+			break
+		}
+	}
+	return usage("tabard provider vendors lists them", "--vendor: there is no vendor %s%s", oneLine(name), near)
 }
 
 // providerFlags are the flags of create and update.
@@ -249,7 +265,10 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 		}
 		q := api.CreateOauth2CredentialProviderRequest{Name: args[0], CredentialProviderVendor: api.CredentialProviderVendorType(p.vendor),
 			AllowedParameters: p.allowed, PresentationParameters: p.presentation}
-		err := p.check()
+		err := knownVendor(p.vendor)
+		if err == nil {
+			err = p.check()
+		}
 		if err == nil {
 			q.Tags, err = parseTags(tags)
 		}
@@ -261,6 +280,9 @@ func providerCreate(t terminal, f *finder) *cobra.Command {
 		}
 		q.Oauth2ProviderConfigInput = p.input()
 		made, err = call[answer](ctx, c, api.OpCreateOauth2CredentialProvider, q)
+		if excepted(err, api.ExceptionValidation) && p.issuer == "" && included(p.vendor) {
+			err = hinted(err, "if the endpoints of %s are yours: --issuer URL --authorization-endpoint URL --token-endpoint URL", oneLine(p.vendor))
+		}
 		return made, err
 	}, providerColumns(func(a answer) providerRow {
 		return providerRow{a.Name, p.vendor, a.CallbackURL, a.Oauth2ProviderConfigOutput}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +85,11 @@ workload identity. A --return-url elsewhere is left to the web application behin
 		if err != nil {
 			return err
 		}
-		return r.run(cmd.Context(), c)
+		err = r.run(cmd.Context(), c)
+		if err != nil && slices.ContainsFunc(r.need.Scopes, func(s string) bool { return strings.ContainsAny(s, ", ") }) {
+			return hinted(err, "give --scope again for each scope, if you meant several: it takes one")
+		}
+		return err
 	}
 	return cmd
 }
@@ -102,7 +107,14 @@ func (r *tokenRequest) check() error {
 	case kinds != 1:
 		return usage("for example --user-id alice", "give one of --user-id, --user-token-file and --machine")
 	case r.machine && (r.need.ReturnURL != "" || r.open || r.noWait):
-		return usage("only a user consents", "--machine contradicts --return-url, --open and --no-wait")
+		given := "--return-url"
+		switch {
+		case r.noWait:
+			given = "--no-wait"
+		case r.open:
+			given = "--open"
+		}
+		return usage("only a user consents", "--machine and %s contradict each other", given)
 	case r.noWait && r.open:
 		return usage("--open waits for the browser", "--open and --no-wait contradict each other")
 	case r.show && r.out.format == "json":
