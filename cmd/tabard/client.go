@@ -72,7 +72,7 @@ func (f *finder) credentials(ctx context.Context, where location) (aws.Credentia
 		opts = append(opts, config.WithSharedConfigProfile(daemon.Profile), config.WithSharedCredentialsFiles([]string{own}), config.WithSharedConfigFiles([]string{}))
 	}
 	missing := func(err error) error {
-		for _, name := range borrowed {
+		for _, name := range borrowed() {
 			if value := f.env(name); value != "" && f.env("AWS_ACCESS_KEY_ID") == "" {
 				return &failure{exit: exitDenied, msg: "no access key to sign with: " + oneLine(err.Error()), err: err, hints: []string{
 					name + " is set, and what it names was refused or does not answer: tabard audit tail says why, of a Tabard server",
@@ -94,8 +94,10 @@ func (f *finder) credentials(ctx context.Context, where location) (aws.Credentia
 	return got, nil
 }
 
-// borrowed are the variables by which SDKs get a session from somewhere else.
-var borrowed = []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}
+// borrowed returns the variables by which SDKs get a session from somewhere else.
+func borrowed() []string {
+	return []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}
+}
 
 // configured reports whether the environment says which credentials to use.
 func (f *finder) configured() bool {

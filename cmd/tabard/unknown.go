@@ -10,8 +10,8 @@ import (
 	"github.com/tabard-id/tabard/api"
 )
 
-// unknown warns of a name that nothing has yet. That is allowed, since things are made in any order, but a name that was
-// mistyped permits nothing, and forbids nothing. names are of the things that there are.
+// unknown warns of a name that nothing has yet. That is allowed, since things are made in any order, but a name that
+// was mistyped permits nothing, and forbids nothing. names are of the things that there are.
 func unknown(cmd *cobra.Command, what, name, until string, names []string) {
 	hint := ""
 	if near := nearest(name, names); near != "" {

@@ -32,7 +32,7 @@ func (s *Service) readMetadata(ctx context.Context, account access.Account, issu
 	m, err := s.metadata.IssuerMetadata(ctx, account, issuer, true)
 	if err != nil {
 		p := fault.Public(err)
-		// Which of its addresses does not answer, and why, is in the log: the sentence tells no closed port from a refused one.
+		// Why it does not answer is in the log: the sentence tells no closed port from a refused address.
 		about := fault.Wrap(p.Code, err, "the issuer %s: %s", clip(issuer), strings.Replace(p.Msg, "the provider's metadata", "its metadata", 1))
 		about.Field, about.After = p.Field, p.After
 		err = about

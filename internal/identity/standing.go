@@ -174,7 +174,8 @@ func (s *Service) Freeze(ctx context.Context, account access.Account, uid, reaso
 }
 
 // DisableIssuer stops an issuer's users and workloads: no token of it names anybody or signs in for a principal, and
-// workload access tokens of its users are dead. An issuer of the configuration file can be disabled too, and one on loopback that development mode trusts.
+// workload access tokens of its users are dead. An issuer of the configuration file can be disabled too, and one on
+// loopback that development mode trusts.
 func (s *Service) DisableIssuer(ctx context.Context, caller access.Caller, url, reason string) (Standing, error) {
 	facts := access.Facts{Resource: clip(url), Detail: clipReason(reason)}
 	if err := s.guard.Permit(ctx, caller, access.DisableTrustedIssuer, facts); err != nil {
