@@ -84,7 +84,13 @@ func (s *Service) Rotate(ctx context.Context, p Purpose, revoke bool) (Key, erro
 		if live := len(slices.DeleteFunc(slices.Clone(rows), func(r Row) bool { return !r.live() })); !revoke && live >= maxLive {
 			return Key{}, fault.New(fault.Limit, "there are %d signing keys of the purpose already: they go away %d days after their period, or are revoked", live, int(Period/(24*time.Hour)))
 		}
-		r, err := s.make(ctx, p, rows, period, begins)
+		var replaces map[string]int64
+		if revoke && p == Audit {
+			if replaces, err = s.replaced(ctx, now); err != nil {
+				return Key{}, err
+			}
+		}
+		r, err := s.make(ctx, p, rows, period, begins, replaces)
 		if err != nil {
 			return Key{}, err
 		}

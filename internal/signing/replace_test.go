@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/tabard-id/tabard/internal/fault"
+	"github.com/tabard-id/tabard/internal/secret"
 	"github.com/tabard-id/tabard/internal/signing"
 )
 
-// A key that somebody had made is published long enough before it signs for every verifier to know it, and what the old
-// one signed verifies until its end (threat H07).
+// A key that somebody had made is published long enough before it signs for every verifier to know it, and what the
+// old one signed verifies until its end (threat H07).
 func TestH07_ReplacedKeyVerifiesWhatItSigned(t *testing.T) {
 	w := newWorld(t)
 	w.clock.at(24 * time.Hour)
@@ -59,7 +60,8 @@ func TestH07_ReplacedKeyVerifiesWhatItSigned(t *testing.T) {
 	}
 }
 
-// In the last minutes of a period the new key belongs to the next one, and is published as long as it signs and longer.
+// In the last minutes of a period the new key belongs to the next one, and is published as long as it signs and
+// longer.
 func TestRotateAtTheEndOfAPeriod(t *testing.T) {
 	w := newWorld(t)
 	s := w.replica()
@@ -216,4 +218,48 @@ func TestStatementsOfARevokedKey(t *testing.T) {
 	}
 	_, err = signing.ReadStatement(keys, "x+jwt", old)
 	wantCode(t, "a statement of the revoked key", err, fault.Unauthenticated)
+}
+
+// Which keys of statements were revoked, the key that replaced them says, sealed: a row that says so in clear counts
+// for nothing, and a second revocation forgets nothing.
+func TestG05_H08_RevokedKeysAreSealed(t *testing.T) {
+	w := newWorld(t)
+	s := w.replica()
+	statement := func() string {
+		text, err := s.State(t.Context(), "JWT", map[string]any{"n": 1})
+		must(t, err)
+		return signer(t, secret.New(text))
+	}
+	revoked := func() map[string]time.Time {
+		ids, err := w.replica().RevokedStatementKeys(t.Context())
+		must(t, err)
+		return ids
+	}
+	first := statement()
+	if got := revoked(); len(got) != 0 {
+		t.Errorf("before any: %v", got)
+	}
+	for n, old := range []string{first, ""} {
+		if n > 0 {
+			old = statement()
+		}
+		w.clock.at(time.Duration(n+1) * time.Hour)
+		at := w.clock.now()
+		made, err := s.Rotate(t.Context(), signing.Audit, true)
+		must(t, err)
+		got := revoked()
+		if !got[old].Equal(at) || !got[first].Equal(begin.Add(time.Hour)) || statement() != made.ID {
+			t.Errorf("after revocation %d: %v, want %s and %s", n+1, got, old, first)
+		}
+	}
+	if got := revoked(); len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+	now := statement()
+	must(t, w.db.AddSigningKey(t.Context(), signing.Row{
+		Purpose: signing.Audit, Period: 1, ID: "forged", Public: "{}", Begins: begin, Revoked: begin, Created: begin,
+	}))
+	if got := revoked(); len(got) != 2 || !got["forged"].IsZero() || !got[now].IsZero() {
+		t.Errorf("a row that only says that its key was revoked: %v", got)
+	}
 }

@@ -138,7 +138,7 @@ func (s *Service) rows(ctx context.Context, p Purpose, period int64, next bool) 
 // add makes the key of a period, which signs from its beginning on. Where another replica was faster its key stays, and
 // this one is forgotten.
 func (s *Service) add(ctx context.Context, p Purpose, rows []Row, period int64) error {
-	r, err := s.make(ctx, p, rows, period, beginOf(period))
+	r, err := s.make(ctx, p, rows, period, beginOf(period), nil)
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,9 @@ func (s *Service) add(ctx context.Context, p Purpose, rows []Row, period int64) 
 	return nil
 }
 
-// make makes a key with the serial after those in rows.
-func (s *Service) make(ctx context.Context, p Purpose, rows []Row, period int64, begins time.Time) (Row, error) {
+// make makes a key with the serial after those in rows. replaces are the ids of the keys that were revoked for it, and
+// when, in milliseconds.
+func (s *Service) make(ctx context.Context, p Purpose, rows []Row, period int64, begins time.Time, replaces map[string]int64) (Row, error) {
 	key, err := jws.NewKey(algorithm)
 	if err != nil {
 		return Row{}, fault.Wrap(fault.Internal, err, "a signing key cannot be made")
@@ -168,7 +169,10 @@ func (s *Service) make(ctx context.Context, p Purpose, rows []Row, period int64,
 			r.Serial = other.Serial + 1
 		}
 	}
-	plain := []byte(private.Expose())
+	plain, err := withReplaced([]byte(private.Expose()), replaces)
+	if err != nil {
+		return Row{}, err
+	}
 	defer clear(plain)
 	r.Sealed, err = s.vault.SealServer(ctx, vault.RingSigning, r.aad(), plain)
 	return r, err

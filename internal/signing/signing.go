@@ -228,20 +228,27 @@ func (r Row) aad() []byte {
 
 // open opens the private half of a key, for use at once.
 func (s *Service) open(ctx context.Context, r Row) (jws.Key, error) {
+	key, _, err := s.openWhole(ctx, r)
+	return key, err
+}
+
+// openWhole is open, and the keys that were revoked for this one.
+func (s *Service) openWhole(ctx context.Context, r Row) (jws.Key, map[string]int64, error) {
 	plain, err := s.vault.OpenServer(ctx, vault.RingSigning, r.aad(), r.Sealed)
 	if errors.Is(err, vault.ErrOpen) {
-		return jws.Key{}, fault.Wrap(fault.Internal, err, "signing key %q does not open: it was changed or moved", r.ID)
+		return jws.Key{}, nil, fault.Wrap(fault.Internal, err, "signing key %q does not open: it was changed or moved", r.ID)
 	}
 	if err != nil {
-		return jws.Key{}, err
+		return jws.Key{}, nil, err
 	}
 	defer clear(plain)
 	key, err := jws.ParseKey(secret.New(string(plain)))
 	if err != nil {
-		return jws.Key{}, fault.Wrap(fault.Internal, err, "signing key %q cannot be read", r.ID)
+		return jws.Key{}, nil, fault.Wrap(fault.Internal, err, "signing key %q cannot be read", r.ID)
 	}
 	if key.ID() != r.ID || key.Algorithm() != algorithm {
-		return jws.Key{}, fault.New(fault.Internal, "signing key %q is another key than its row says", r.ID)
+		return jws.Key{}, nil, fault.New(fault.Internal, "signing key %q is another key than its row says", r.ID)
 	}
-	return key, nil
+	replaces, err := replacedOf(plain)
+	return key, replaces, err
 }
