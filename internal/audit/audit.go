@@ -61,6 +61,7 @@ type Checkpoint struct {
 	Writers int64 // how many writers it lists
 	Hash    Hash  // of Token
 	Token   string
+	Anew    *Anew // set where it was just made and begins a series behind a revoked key; never stored
 }
 
 // Store keeps checkpoints and who writes.
@@ -119,8 +120,10 @@ type Remover interface {
 type Signer interface {
 	// Sign returns the compact form of a JWT (ES256, with kid) of exactly the type typ, with the claims and iss.
 	Sign(ctx context.Context, typ string, claims map[string]any) (string, error)
-	// Keys returns the JWK set of every key that ever signed a checkpoint: checkpoints are kept for years.
+	// Keys returns the JWK set of every key that ever signed a checkpoint and was not revoked: they are kept for years.
 	Keys(ctx context.Context) ([]byte, error)
+	// Revoked returns the ids of the keys that were revoked, and when. It MUST NOT believe a bare row of the database.
+	Revoked(ctx context.Context) (map[string]time.Time, error)
 }
 
 // Config is what a Service needs.
@@ -258,7 +261,7 @@ func (s *Service) remember(c Checkpoint) {
 }
 
 // lastOf returns the newest stored checkpoint with its claims. What this process made or saw before must still be
-// there.
+// there. Where its key was revoked, the claims are unproven, and their Anew names the checkpoint itself.
 func (s *Service) lastOf(ctx context.Context, account access.Account) (Checkpoint, Claims, error) {
 	stored, err := s.Store.Checkpoints(ctx, account, 0, 1, true)
 	if err != nil {
@@ -270,15 +273,15 @@ func (s *Service) lastOf(ctx context.Context, account access.Account) (Checkpoin
 	if len(stored) == 0 {
 		if known.Number > 0 {
 			s.Alarm(account, "the checkpoints of the trail were removed")
-			return s.read(ctx, known)
+			return s.readOrBegin(ctx, known)
 		}
 		return Checkpoint{}, Claims{}, nil
 	}
 	if stored[0].Number < known.Number || stored[0].Number == known.Number && stored[0].Hash != known.Hash {
 		s.Alarm(account, "the last checkpoint of the trail was removed or replaced")
-		return s.read(ctx, known)
+		return s.readOrBegin(ctx, known)
 	}
-	c, claims, err := s.read(ctx, stored[0])
+	c, claims, err := s.readOrBegin(ctx, stored[0])
 	if err != nil {
 		s.Alarm(account, "the last checkpoint of the trail was changed")
 		return c, claims, err
@@ -303,7 +306,14 @@ func (s *Service) open(ctx context.Context, account access.Account, token string
 		return Claims{}, err
 	}
 	claims, err := Open(token, keys)
-	if err == nil && claims.Account != string(account) {
+	if err != nil {
+		if at, revoked := s.revokedAt(ctx, token); revoked {
+			err = fault.New(fault.Invalid, "the checkpoint is signed with a key that was revoked at %s, and proves nothing: "+
+				"take a later one, which tabard audit checkpoint makes", at.Format(time.RFC3339))
+		}
+		return Claims{}, err
+	}
+	if claims.Account != string(account) {
 		err = fault.New(fault.Invalid, "the checkpoint is of another account's trail")
 	}
 	return claims, err

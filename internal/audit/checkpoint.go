@@ -28,6 +28,7 @@ type Claims struct {
 	Previous string `json:"prev"` // hash of the checkpoint before, "" for the first
 	Records  int64  `json:"records"`
 	Base     *Ref   `json:"base,omitempty"` // what lies before it was pruned
+	Anew     *Anew  `json:"anew,omitempty"` // behind which checkpoint of a revoked key the series begins
 	Closed   Closed `json:"closed"`
 	Writers  []Head `json:"writers"`
 }
@@ -95,9 +96,18 @@ func (s *Service) draft(ctx context.Context, account access.Account, base *Ref) 
 	if err != nil {
 		return c, nil, false, err
 	}
+	begins := before.revoked(last)
+	if begins {
+		s.merge(account, before, open) // for its alarms: what a revoked key signed is compared, and binds nobody
+		if before.Closed, err = s.endedAgain(ctx, account, before); err != nil {
+			return c, nil, false, err
+		}
+		before.Writers = nil
+	}
 	writers, changed = s.merge(account, before, open)
+	changed = changed || begins
 	claims := Claims{
-		Version: 1, Account: string(account), ID: newID(), Number: before.Number + 1, Base: before.Base, Closed: before.Closed,
+		Version: 1, Account: string(account), ID: newID(), Number: before.Number + 1, Base: before.Base, Anew: before.Anew, Closed: before.Closed,
 	}
 	if last.Number > 0 {
 		claims.Previous = ref(last.Token)
@@ -127,10 +137,14 @@ func (s *Service) draft(ctx context.Context, account access.Account, base *Ref) 
 	if err != nil {
 		return c, nil, false, err
 	}
-	return Checkpoint{
+	c = Checkpoint{
 		Account: account, Number: claims.Number, ID: claims.ID, Time: now.UTC().Truncate(1e6), Records: claims.Records,
 		Writers: int64(len(writers)), Hash: HashOf(text), Token: text,
-	}, writers, true, nil
+	}
+	if begins {
+		c.Anew = claims.Anew
+	}
+	return c, writers, true, nil
 }
 
 // merge returns the writers that the next checkpoint lists, by name, those that end with Closed -1. The heads that were
@@ -178,6 +192,9 @@ func (c Claims) members() map[string]any {
 	}
 	if c.Base != nil {
 		m["base"] = c.Base
+	}
+	if c.Anew != nil {
+		m["anew"] = c.Anew
 	}
 	return m
 }

@@ -120,6 +120,11 @@ func (s *Segments) Scan(r io.Reader) error {
 			return nil
 		}
 		c, err := Open(l.Checkpoint, s.keys)
+		if err != nil && s.claims.Anew != nil { // one of the revoked key: what it lists must fit the hashes that are signed
+			if old, bad := unproven(l.Checkpoint); bad == nil && old.Number <= s.claims.Anew.Number {
+				c, err = old, nil
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -146,6 +151,9 @@ func (s *Segments) ends(c Claims, token string) {
 // Begin is called between the two passes. It works out where each chain must end.
 func (s *Segments) Begin() error {
 	s.heads = map[string]Head{}
+	if s.claims.Anew != nil {
+		s.find(Unprovable, "", "%s", s.claims.Anew)
+	}
 	// A trail that was pruned begins behind its base where the segments hold that. Where they hold what was pruned too,
 	// they are verified from the beginning.
 	sum := Closed{}

@@ -47,8 +47,13 @@ func Open(token string, keys []byte) (Claims, error) {
 	if len(sig) != 64 || !ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		return Claims{}, fault.New(fault.Invalid, "the signature of the checkpoint does not verify: it was changed, or the keys are others")
 	}
+	return claimsOf(decoded[1])
+}
+
+// claimsOf reads the claims of a token.
+func claimsOf(doc []byte) (Claims, error) {
 	var c Claims
-	if err := json.Unmarshal(decoded[1], &c); err != nil || c.Version != 1 || c.Number < 1 {
+	if err := json.Unmarshal(doc, &c); err != nil || c.Version != 1 || c.Number < 1 {
 		return Claims{}, fault.New(fault.Invalid, "the checkpoint is of a form that this version does not know")
 	}
 	for _, h := range c.Writers {

@@ -44,6 +44,7 @@ type progress struct {
 	Phase   int    `json:"s"`           // 0 checkpoints, 1 writers that ended, 2 writers that may go on, 3 writers that are not covered
 	Number  int64  `json:"c,omitempty"` // of the last checkpoint that was read
 	Link    string `json:"l,omitempty"` // its hash
+	Begun   bool   `json:"b,omitempty"` // the end of a revoked key was told
 	Closed  Closed `json:"e"`           // the ended writers so far
 	Index   int    `json:"i,omitempty"` // in the checkpoint's list
 	Head    head   `json:"h"`           // of the writer in hand
@@ -116,6 +117,10 @@ func (v *verification) open(ctx context.Context, token string) error {
 		v.find(Broken, "the newest checkpoint in the database was changed: %v", err)
 		last = v.claims
 	}
+	// A series that begins behind this checkpoint, whose key still counts, takes nothing from what it covers.
+	if last.Anew != nil && last.Anew.Number >= v.claims.Number {
+		last = v.claims
+	}
 	if last.Base == nil || last.Base.Number == 0 {
 		return nil
 	}
@@ -134,18 +139,20 @@ func (v *verification) named(ctx context.Context, r Ref) (Claims, error) {
 	if r.Hash == ref(v.token) {
 		return v.claims, nil
 	}
+	return v.inherited(ctx, v.account, r)
+}
+
+// byRef returns the checkpoint that another one names.
+func (s *Service) byRef(ctx context.Context, account access.Account, r Ref) (Checkpoint, error) {
 	b, err := hex.DecodeString(r.Hash)
 	if err != nil || len(b) != len(Hash{}) {
-		return Claims{}, fault.New(fault.Invalid, "the checkpoint names one that cannot be")
+		return Checkpoint{}, fault.New(fault.Invalid, "the checkpoint names one that cannot be")
 	}
-	c, err := v.Store.CheckpointBy(ctx, v.account, "", Hash(b))
-	if err != nil {
-		return Claims{}, err
+	c, err := s.Store.CheckpointBy(ctx, account, "", Hash(b))
+	if err == nil && ref(c.Token) != r.Hash {
+		err = fault.New(fault.Invalid, "the checkpoint was changed")
 	}
-	if ref(c.Token) != r.Hash {
-		return Claims{}, fault.New(fault.Invalid, "the checkpoint was changed")
-	}
-	return v.Service.open(ctx, v.account, c.Token)
+	return c, err
 }
 
 func (v *verification) find(k Kind, format string, args ...any) {
@@ -186,6 +193,13 @@ func (v *verification) checkpoints(ctx context.Context) (bool, error) {
 	if v.at.Number == 0 && v.base.Number > 0 { // what pruning left is linked too
 		v.at.Number = v.base.Number - 1
 		v.at.Link = v.base.Previous
+	}
+	if a := v.claims.Anew; a != nil && !v.at.Begun { // what a revoked key signed proves nothing, and is not followed
+		v.at.Begun = true
+		v.find(Unprovable, "%s", a)
+		if v.at.Number < a.Number {
+			v.at.Number, v.at.Link = a.Number, a.Hash
+		}
 	}
 	list, err := v.Store.Checkpoints(ctx, v.account, v.at.Number, page, false)
 	if err != nil {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/tabard-id/tabard/internal/signing"
 )
@@ -18,6 +19,11 @@ func (s statements) Sign(ctx context.Context, typ string, claims map[string]any)
 
 // Keys implements audit.Signer.
 func (s statements) Keys(ctx context.Context) ([]byte, error) { return s.signing.StatementKeys(ctx) }
+
+// Revoked implements audit.Signer.
+func (s statements) Revoked(ctx context.Context) (map[string]time.Time, error) {
+	return s.signing.RevokedStatementKeys(ctx)
+}
 
 // auditKeys publishes the keys that verify checkpoints and receipts: GET /tabard/audit-keys.json.
 func (s *Server) auditKeys(w http.ResponseWriter, r *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -17,14 +18,28 @@ import (
 )
 
 // signer signs with a key of its own.
-type signer struct{ key audittest.Key }
+type signer struct {
+	key     audittest.Key
+	revoked map[string]time.Time
+}
 
 func newSigner(t testing.TB) signer {
 	t.Helper()
 	key, err := audittest.NewKey()
 	must(t, err)
-	return signer{key}
+	return signer{key: key}
 }
+
+// replace is the signer after its key was revoked.
+func (s signer) replace(t testing.TB, at time.Time) signer {
+	t.Helper()
+	next := newSigner(t)
+	next.revoked = map[string]time.Time{s.key.ID(): at}
+	maps.Copy(next.revoked, s.revoked)
+	return next
+}
+
+func (s signer) Revoked(context.Context) (map[string]time.Time, error) { return s.revoked, nil }
 
 func (s signer) Sign(_ context.Context, typ string, claims map[string]any) (string, error) {
 	return s.key.Sign(typ, claims)
