@@ -65,9 +65,9 @@ one signed verifies until its end.
 
 With --revoke the new key signs at once, and every other key of the purpose is erased: what they signed is inactive on this
 server at once, on its other replicas within seconds, and at whoever verifies by himself as soon as he reads the published
-keys again (they may be kept for five minutes; a token lives ten). Statements of the trail and receipts that revoked keys of
-the purpose audit signed do not verify any more, of any account, and no new checkpoint follows them: it takes root. The keys of the
-purpose tokens are the account's own; the others take an administrator of the installation's own account.`,
+keys again (they may be kept for five minutes; a token lives ten). Checkpoints of the trail and receipts that revoked keys of
+the purpose audit signed prove nothing any more, for any account: it takes root. The next checkpoint begins a new series, which covers
+the whole trail and says what it follows (docs/audit.md). The keys of the purpose tokens are the account's own; the others take an administrator of the installation's own account.`,
 		Example: examples(
 			"tabard signing-key rotate tokens", "no hurry",
 			"tabard signing-key rotate tokens --revoke", "the key got out"),

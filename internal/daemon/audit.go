@@ -100,6 +100,9 @@ func (s *Server) emit(_ context.Context, c audit.Checkpoint) {
 	s.audit.made.Inc()
 	sum := sha256.Sum256([]byte(c.Token))
 	s.config.Log.Info("audit checkpoint", "account", string(c.Account), "number", c.Number, "id", c.ID, "records", c.Records, "sha256", hex.EncodeToString(sum[:]))
+	if c.Anew != nil {
+		s.config.Log.Warn("the audit trail has a new series of checkpoints", "account", string(c.Account), "number", c.Number, "revokedKey", c.Anew.Key)
+	}
 	s.audit.mu.Lock()
 	defer s.audit.mu.Unlock()
 	if s.audit.file == nil {

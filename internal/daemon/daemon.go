@@ -212,11 +212,11 @@ func (s *Server) routes(people *identity.Service) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	published, err := s.newIssuer(people)
-	if err != nil {
+	if err := s.wireAudit(); err != nil {
 		return nil, err
 	}
-	if err := s.wireAudit(); err != nil {
+	published, err := s.newIssuer(people)
+	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()

@@ -21,7 +21,7 @@ func (s *Server) newIssuer(people *identity.Service) (http.Handler, error) {
 	c := s.config
 	var err error
 	s.exchange, err = exchange.New(exchange.Config{
-		Store: s.db, Identity: people, Signing: s.signing, Guard: s.guard, Account: access.Account(c.Account), Region: c.Region, Now: c.Now,
+		Store: s.db, Identity: people, Signing: s.signing, Guard: s.guard, Trail: s.audit.service, Account: access.Account(c.Account), Region: c.Region, Now: c.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -61,12 +61,21 @@ type Store interface {
 	SweepExchanged(ctx context.Context, t time.Time, limit int) (int, error)
 }
 
+// Trail makes the checkpoints that the keys of the purpose audit sign.
+type Trail interface {
+	// Last says which checkpoint of an account is the last, and which key signed it.
+	Last(ctx context.Context, account access.Account) (string, error)
+	// Begin makes the first checkpoint behind a revoked key.
+	Begin(ctx context.Context, account access.Account) error
+}
+
 // Config is what a Service needs. Every field is required.
 type Config struct {
 	Store    Store
 	Identity *identity.Service
 	Signing  *signing.Service
 	Guard    *access.Guard
+	Trail    Trail
 	Account  access.Account // the installation's own: its administrators rotate the keys that sign for all
 	Region   string
 	Now      func() time.Time
@@ -77,7 +86,7 @@ type Service struct{ Config }
 
 // New returns a Service.
 func New(c Config) (*Service, error) {
-	if c.Store == nil || c.Identity == nil || c.Signing == nil || c.Guard == nil || c.Account == "" || c.Region == "" || c.Now == nil {
+	if c.Store == nil || c.Identity == nil || c.Signing == nil || c.Guard == nil || c.Trail == nil || c.Account == "" || c.Region == "" || c.Now == nil {
 		return nil, errors.New("exchange: an incomplete Config")
 	}
 	return &Service{c}, nil

@@ -72,6 +72,7 @@ type world struct {
 	signing *signing.Service
 	rules   *scoped
 	trail   *trail
+	points  *checkpoints
 	ahead   atomic.Int64
 	root    access.Caller
 }
@@ -99,7 +100,10 @@ func newWorld(t testing.TB) *world {
 	must(t, err)
 	w.signing, err = signing.New(signing.Config{Store: w.db, Vault: v, Issuer: publicURL, Now: w.now})
 	must(t, err)
-	w.Service, err = exchange.New(exchange.Config{Store: w.db, Identity: w.people, Signing: w.signing, Guard: guard, Account: account, Region: "us-east-1", Now: w.now})
+	w.points = &checkpoints{}
+	w.Service, err = exchange.New(exchange.Config{
+		Store: w.db, Identity: w.people, Signing: w.signing, Guard: guard, Trail: w.points, Account: account, Region: "us-east-1", Now: w.now,
+	})
 	must(t, err)
 	for _, name := range []string{"planner", "booker"} {
 		_, err = w.people.CreateWorkload(t.Context(), w.root, identity.NewWorkload{Name: name, Tags: map[string]string{identity.TagAssurance: identity.Asserted}})
@@ -318,6 +322,39 @@ func TestF16_IntrospectionSaysNothingOfWhatIsNotTheCallers(t *testing.T) {
 	n, err := w.Sweep(t.Context())
 	if must(t, err); n != 1 {
 		t.Errorf("swept %d, want 1", n)
+	}
+}
+
+// checkpoints is a trail with one checkpoint.
+type checkpoints struct{ begun []access.Account }
+
+func (c *checkpoints) Last(context.Context, access.Account) (string, error) {
+	return "last checkpoint 7, abc, of key k", nil
+}
+
+func (c *checkpoints) Begin(_ context.Context, a access.Account) error {
+	c.begun = append(c.begun, a)
+	return nil
+}
+
+// The record of a revocation of the trail's keys names the key and its last checkpoint, before the key is erased, and
+// the next series begins at once.
+func TestG05_H08_RevokingTheTrailsKeysIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.RotateKey(t.Context(), w.root, signing.Audit, false)
+	must(t, err)
+	if len(w.points.begun) > 0 {
+		t.Error("a series begins behind a key that was not revoked")
+	}
+	_, err = w.RotateKey(t.Context(), w.root, signing.Audit, true)
+	must(t, err)
+	if !slices.Equal(w.points.begun, []access.Account{account}) {
+		t.Errorf("a series begins for %v", w.points.begun)
+	}
+	list, _, err := w.db.Records(t.Context(), account, access.Query{Action: access.RotateSigningKey, Limit: 10})
+	must(t, err)
+	if len(list) != 2 || list[0].Facts.Detail != "" || list[1].Facts.Outcome != "revoked" || list[1].Facts.Detail != "last checkpoint 7, abc, of key k" {
+		t.Errorf("got the records %+v", list)
 	}
 }
 

@@ -60,7 +60,18 @@ func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing
 	}
 	if p == signing.Audit && revoke && !caller.Has(access.Root) { // as PruneAudit: it takes the proofs of every account's trail
 		return signing.Key{}, s.Guard.Refuse(ctx, caller, access.RotateSigningKey, "root-only", facts,
-			fault.New(fault.Denied, "to revoke the keys of the purpose %s needs the role root: no checkpoint of any account verifies after it", p))
+			fault.New(fault.Denied, "to revoke the keys of the purpose %s needs the role root: what they signed proves nothing after it, for any account", p))
+	}
+	ends := p == signing.Audit && revoke
+	if ends {
+		last, err := s.Trail.Last(ctx, caller.Account)
+		if err != nil && fault.CodeOf(err) == fault.Unavailable {
+			return signing.Key{}, err
+		}
+		if err != nil { // a last checkpoint that does not verify is no reason to keep a key that got out
+			last = "the last checkpoint does not verify"
+		}
+		facts.Detail = last
 	}
 	if err := s.Guard.Permit(ctx, caller, access.RotateSigningKey, facts); err != nil {
 		return signing.Key{}, err
@@ -70,5 +81,8 @@ func (s *Service) RotateKey(ctx context.Context, caller access.Caller, p signing
 	}
 	k, err := s.Signing.Rotate(ctx, purposeOf(caller, p), revoke)
 	k.Purpose = p
+	if err == nil && ends {
+		_ = s.Trail.Begin(ctx, caller.Account) // the key is revoked either way, and whoever makes checkpoints tries each minute
+	}
 	return k, err
 }
