@@ -102,7 +102,7 @@ func (b *Broker) leaving(ctx context.Context, c Connection) (l Leaving, why stri
 
 func endsOthers(ids []string) string {
 	return "the provider is not told: it would end the connections " + several(ids) + " too, which are of the same grant there; " +
-		"it is told with the last of them. A token that is out is good until it expires"
+		"it is told when the last of them is revoked. A token that is out is good until it expires"
 }
 
 // sharingWith returns the other connections that a revocation of c's tokens at the provider would end. It is nil, and

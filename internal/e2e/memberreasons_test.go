@@ -49,6 +49,7 @@ var reasons = []reason{
 	explained(`\.?scopesUnknown$`, "only of questions about tokens whose scopes are not known: internal/e2e/scopes_test.go has one"),
 	explained(` out connections?\.parameters$`, "only of tokens that were asked for with parameters that name them: internal/broker/parameters_test.go has them"),
 	explained(`( out connections?\.|^FindWhoCan out )resource$`, "only of vendors whose tokens are each for one resource: internal/e2e/parameters_test.go has one"),
+	explained(`( out connections?\.)sharesGrantWith$`, "only at providers that end all of a user's tokens with one: internal/broker/grant_test.go has one"),
 	explained(` in (question\.)?parameters$`, "only of questions about requests with custom parameters: internal/e2e/parameters_test.go has them"),
 	explained(`ackchannelLogout(Uri)?$`, "of issuers that tell of logouts: internal/e2e/logout_test.go has one"),
 	explained(`^TransferConnection out connection\.reason$`, "of connections that are out of order, which cannot be transferred"),
