@@ -119,3 +119,20 @@ func TestM02_ScopesThatWereLeftOutAreNotKnown(t *testing.T) {
 		wantCode(t, what, err, fault.Denied)
 	}
 }
+
+// M02: the same for a connection that lives on a refresh token with others.
+func TestM02_UnknownScopesOfASibling(t *testing.T) {
+	w := entraWorld(t)
+	w.provider.Queue("/token", edit(func(m map[string]any) { m["scope"] = ""; m["expires_in"] = 3600 }))
+	out := w.entraConsent("Mail.Read", "offline_access")
+	if got := w.connection(out.Connection); len(got.Granted) != 0 || got.Lineage == "" {
+		t.Fatalf("granted %q, lineage %q", got.Granted, got.Lineage)
+	}
+	w.clock.add(59*time.Minute + 30*time.Second)
+	w.provider.Queue("/token", edit(func(m map[string]any) { delete(m, "scope") }))
+	again, err := w.api("Mail.Read", "offline_access")
+	must(t, err)
+	if again.AccessToken.Equal(out.AccessToken) || len(w.connection(out.Connection).Granted) != 0 {
+		t.Errorf("the scopes were not known, and after a refresh that says nothing they are %q", w.connection(out.Connection).Granted)
+	}
+}

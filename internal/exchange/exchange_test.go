@@ -406,7 +406,7 @@ func TestM09_EachAccountIsAnIssuer(t *testing.T) {
 	}
 	const neighbour = access.Account("111111111111")
 	theirs, err := w.signing.Sign(t.Context(), signing.AccountTokens(string(neighbour)), exchange.Type,
-		map[string]any{"aud": "reports", "account": string(account), "jti": "x", "exp": w.now().Unix() + 60})
+		map[string]any{"aud": "reports", "account": string(account), "jti": "x", "exp": w.now().Unix() + 600})
 	must(t, err)
 	for what, p := range map[string]signing.Purpose{
 		"our account": signing.AccountTokens(string(account)), "the installation": signing.Assertions, "the trail": signing.Audit,

@@ -62,7 +62,7 @@ func TestM13_ValidTokensOfStrangersDoNotFillTheTrail(t *testing.T) {
 	w.trust(func(i *federation.Issuer) { i.URL = "https://public.example" })
 	theirs := w.root
 	theirs.Account = other
-	if _, err := w.CreateIssuer(t.Context(), theirs, federation.Issuer{URL: cluster, Audiences: []string{"tabard"}}); err != nil {
+	if _, err := w.CreateIssuer(t.Context(), theirs, federation.Issuer{URL: "https://public.example", Audiences: []string{"tabard"}}); err != nil {
 		t.Fatal(err)
 	}
 	public := w.jwt(map[string]any{"iss": "https://public.example", "sub": "anybody"})
@@ -85,7 +85,7 @@ func TestM13_ValidTokensOfStrangersDoNotFillTheTrail(t *testing.T) {
 	if last := w.lastRecord(account); !strings.Contains(last.Facts.Detail, cluster) {
 		t.Errorf("another issuer's token: the last record is %+v", last.Facts)
 	}
-	if _, err := w.assume(federation.Role{Account: other, Principal: "agent2"}, w.jwt(nil)); err == nil {
+	if _, err := w.assume(federation.Role{Account: other, Principal: "agent2"}, public); err == nil {
 		t.Error("no rule of the other account leads anywhere")
 	}
 	if last := w.lastRecord(other); last.Rule != "no-rule" {

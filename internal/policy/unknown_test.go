@@ -71,6 +71,20 @@ func TestM03_KindsOfProvidersAreToldApart(t *testing.T) {
 		any     = `permit (principal, action in Tabard::Action::"release", resource);`
 		inVault = `permit (principal, action in Tabard::Action::"release", resource in Tabard::Vault::"default");`
 	)
+	admin := access.Caller{Account: account, Principal: "a", Name: "admin", Roles: []access.Role{access.Admin}}
+	removes := func(a access.Action, p string) bool {
+		m := &memory{}
+		m.put("p", p)
+		d, err := engine(t, m).Decide(t.Context(), admin, a, access.Facts{Provider: "google"})
+		must(t, err)
+		return d.Allow
+	}
+	for kind, want := range map[string][2]bool{"Provider": {false, true}, "ApiKeyProvider": {true, false}} {
+		text := `forbid (principal, action, resource == Tabard::` + kind + `::"google");`
+		if got := [2]bool{removes(access.DeleteOauth2CredentialProvider, text), removes(access.DeleteAPIKeyCredentialProvider, text)}; got != want {
+			t.Errorf("a forbid of the %s: administrators may delete the OAuth2 and the API-key provider: %v, want %v", kind, got, want)
+		}
+	}
 	for _, c := range []struct {
 		policies    []string
 		oauth2, key bool
