@@ -56,7 +56,7 @@ func notDelegated(id, provider string) error {
 // within refuses scopes that the user did not delegate, and names them. They are those of the token that would be
 // released: a stored one with more than was delegated stays where it is.
 func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
-	because, detail := g.beyond(scopes)
+	detail, because := g.beyond(scopes)
 	if because == nil {
 		return nil
 	}
@@ -65,25 +65,25 @@ func (b *Broker) within(ctx context.Context, g grounds, scopes []string) error {
 	return b.turnAway(ctx, g, "delegation", because)
 }
 
-// beyond says why a token with the scopes is not in what the user delegated, and what the trail says of it; nil where
+// beyond says, for the trail and for the caller, why a token with the scopes is not in what the user delegated; nil if
 // it is.
-func (g grounds) beyond(scopes []string) (because error, detail string) {
+func (g grounds) beyond(scopes []string) (detail string, because error) {
 	if g.bounds.delegation == "" {
-		return nil, ""
+		return "", nil
 	}
 	about := g.about(scopes)
 	if about.ScopesUnknown && len(g.bounds.scopes) > 0 {
-		return fault.New(fault.Denied,
+		return "the scopes are not known", fault.New(fault.Denied,
 			"the delegation %s is for the scopes %q, and nobody knows which ones this token of provider %s has: ask for scopes by name",
-			g.bounds.delegation, g.bounds.scopes, g.provider.Name), "the scopes are not known"
+			g.bounds.delegation, g.bounds.scopes, g.provider.Name)
 	}
 	beyond := slices.DeleteFunc(slices.Clone(about.Scopes), func(s string) bool { return g.vendor.covers(g.bounds.scopes, []string{s}) })
 	if len(beyond) == 0 {
-		return nil, ""
+		return "", nil
 	}
-	return fault.New(fault.Denied,
+	return clean(fmt.Sprintf("beyond the delegation: %q", beyond), 300), fault.New(fault.Denied,
 		"the token of provider %s has the scopes %q, which the delegation %s does not include: the user has to delegate them, or consent to less",
-		g.provider.Name, beyond, g.bounds.delegation), clean(fmt.Sprintf("beyond the delegation: %q", beyond), 300)
+		g.provider.Name, beyond, g.bounds.delegation)
 }
 
 // awake refuses to open a consent session for a user who is not there.

@@ -105,7 +105,7 @@ func (b *Broker) reportGround(ctx context.Context, caller access.Caller, wat sec
 		return g, Connection{}, fault.New(fault.Unavailable, "vendor %s of provider %s is not in this server's catalogue", g.provider.Vendor, g.provider.Name)
 	}
 	g.bounds = boundsOf(g.token, g.provider.UID)
-	if because, detail := g.beyond(v.Granted); because != nil {
+	if detail, because := g.beyond(v.Granted); because != nil {
 		g.facts.Detail = detail
 		return refuse("delegation", because)
 	}
