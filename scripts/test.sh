@@ -36,6 +36,8 @@ fi
 # Neither the flag nor import paths have spaces: they are split on purpose.
 # shellcheck disable=SC2086
 run 'packages, race detector on (builds for a while when the cache is cold)' $race $fast
+# What measures memory is not built under the race detector, which multiplies it.
+[ -z "$race" ] || run 'floods, and the memory that they cost' -run '^TestM11_HTTP[12]Flood$' ./internal/daemon
 # shellcheck disable=SC2086
 [ -z "$whole" ] || run 'end to end' $whole
 

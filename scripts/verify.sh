@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/provision.sh
 echo 'verify: all tests under the race detector'
 go test -race -timeout 60m ./...
+go test -run '^TestM11_HTTP[12]Flood$' ./internal/daemon # measures memory, so not under the race detector
 
 echo 'verify: every protection taken out once'
 go run ./scripts/mutants
