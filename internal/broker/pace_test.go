@@ -288,6 +288,12 @@ func TestM14_RefusedCodesAreSlowed(t *testing.T) {
 	if n := w.provider.Hits(oauthtest.Token) - before; n > 30 || slowed == 0 {
 		t.Fatalf("60 refused codes cost the provider %d requests, and %d were slowed", n, slowed)
 	}
+	// Nothing is begun for a code that waits: dying on the way costs no consent.
+	w.store.fail(w.store.before, "ReturnCode", func() error { t.Error("a redemption was begun in the pause"); return nil })
+	if err := w.complete(w.appA, last, "alice"); !errors.Is(err, fault.Throttled) {
+		t.Errorf("in the pause: %v", err)
+	}
+	w.store.fail(w.store.before, "ReturnCode", nil)
 	w.clock.add(10 * time.Second)
 	err := w.complete(w.appA, last, "alice") // it was held: the provider is asked now
 	wantEnding(t, "a code that waited", err, broker.EndFailed)
