@@ -113,7 +113,7 @@ func (b *Broker) Connection(ctx context.Context, caller access.Caller, id string
 	if err != nil || v.State == Revoked {
 		return v, err
 	}
-	v.SharesGrantWith, err = b.sharingWith(ctx, v.Connection)
+	v.SharesGrantWith, _, err = b.sharingWith(ctx, v.Connection)
 	return v, err
 }
 

@@ -86,12 +86,9 @@ func (b *Broker) leaving(ctx context.Context, c Connection) (l Leaving, why stri
 	if l.LastOfLineage = len(siblings) == 0; !l.LastOfLineage {
 		why = "the provider is not told: the connections " + several(siblings) + " live on the same refresh token, which is revoked with the last of them"
 	}
-	others, err := b.sharingWith(ctx, c)
-	if err != nil {
-		return l, "", err
-	}
-	if others == nil {
-		return l, why, nil
+	others, shared, err := b.sharingWith(ctx, c)
+	if err != nil || !shared {
+		return l, why, err
 	}
 	l.Grant, l.Alone = b.grantOf(c), len(others) == 0
 	if !l.Alone && why == "" {
@@ -105,18 +102,17 @@ func endsOthers(ids []string) string {
 		"it is told when the last of them is revoked. A token that is out is good until it expires"
 }
 
-// sharingWith returns the other connections that a revocation of c's tokens at the provider would end. It is nil, and
-// not empty, if the provider is not known to end others.
-func (b *Broker) sharingWith(ctx context.Context, c Connection) ([]string, error) {
-	shared, err := b.sharesGrants(ctx, c.Account, c.Provider)
-	if err != nil || !shared || c.Flow != FlowUserFederation {
-		return nil, err
+// sharingWith returns the other connections that a revocation of c's tokens at the provider would end, and whether the
+// provider is known to end others at all.
+func (b *Broker) sharingWith(ctx context.Context, c Connection) (others []string, shared bool, err error) {
+	if c.Flow != FlowUserFederation {
+		return nil, false, nil
 	}
-	ids, err := b.store.Sharing(ctx, b.grantOf(c))
-	if ids == nil {
-		ids = []string{}
+	if shared, err = b.sharesGrants(ctx, c.Account, c.Provider); err != nil || !shared {
+		return nil, false, err
 	}
-	return ids, err
+	others, err = b.store.Sharing(ctx, b.grantOf(c))
+	return others, true, err
 }
 
 func (b *Broker) sharesGrants(ctx context.Context, account access.Account, uid string) (bool, error) {

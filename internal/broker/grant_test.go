@@ -256,3 +256,26 @@ func TestM05_SharedGrantOfADeletedAgent(t *testing.T) {
 		wantUpstream(t, "beside a deleted agent's", w.revoke(a, false), broker.RevocationDone, "")
 	})
 }
+
+// Forgetting a user leaves what is still to be revoked its grant: another user of that account there may have consented
+// since. When the revocation has ended, nothing of the account is left.
+func TestM05_SharedGrantOfAnErasedUser(t *testing.T) {
+	engines(t, func(t *testing.T) {
+		w := sharedWorld(t)
+		w.as("team")
+		a := w.connect(w.agentA, w.appA, "sh", "alice")
+		w.provider.Queue(revokePath, oauthtest.Status(503, ""))
+		wantUpstream(t, "busy", w.revoke(a, false), broker.RevocationPending, "busy")
+		must(t, w.db.EraseUser(t.Context(), account, w.connection(a).User))
+		w.connect(w.agentB, w.appB, "sh", "bob")
+		w.clock.add(6 * time.Hour)
+		w.sweep()
+		if n := w.provider.Hits(revokePath); n != 1 {
+			t.Errorf("the provider was told %d times, and once was before the other user's consent", n)
+		}
+		r, err := w.db.RevocationOf(t.Context(), account, a)
+		if must(t, err); r.State != broker.RevocationSkipped || r.GrantRef != "" {
+			t.Errorf("in the end the revocation is %s, of the grant %q", r.State, r.GrantRef)
+		}
+	})
+}

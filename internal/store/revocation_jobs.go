@@ -99,7 +99,7 @@ func (d *DB) EraseUser(ctx context.Context, account access.Account, ref string) 
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none}, parameters = '', parameter_names = '',
 			grant_ref = '', key = 'erased-' || id WHERE account = $1 AND user_ref = $2 AND state = 'revoked'`,
 		`UPDATE connections SET upstream = {none}, extra = {none}, claims = {none} WHERE account = $1 AND user_ref = $2`,
-		`UPDATE revocations SET grant_ref = '' WHERE account = $1 AND user_ref = $2`,
+		`UPDATE revocations SET grant_ref = '' WHERE account = $1 AND user_ref = $2 AND state <> 'pending'`, // until it has ended, as its key
 		`UPDATE flows SET parameters = '', parameter_names = '', sent_names = '' WHERE account = $1 AND user_ref = $2
 			AND state IN ('redeemed', 'failed')`,
 	}

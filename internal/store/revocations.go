@@ -69,8 +69,8 @@ func (d *DB) LeaseRevocation(ctx context.Context, t time.Time, ttl time.Duration
 
 // FinishRevocation implements broker.RevocationStore.
 func (d *DB) FinishRevocation(ctx context.Context, r broker.Revocation) error {
-	const query = `UPDATE revocations SET state = $1, detail = $2, due = $3, token = $4, updated = $5, lease_until = 0
-		WHERE account = $6 AND id = $7 AND fence = $8`
+	const query = `UPDATE revocations SET state = $1, detail = $2, due = $3, token = $4, updated = $5, lease_until = 0,
+		grant_ref = CASE WHEN $1 = 'pending' THEN grant_ref ELSE '' END WHERE account = $6 AND id = $7 AND fence = $8`
 	n, err := d.exec(ctx, query, string(r.State), r.Detail, millis(r.Due), blob(r.Token), millis(r.Updated), string(r.Account), r.ID, r.Fence)
 	return changed(n, err, "revocation %q was taken by another", r.ID)
 }
