@@ -174,7 +174,7 @@ func (b *Broker) redeem(ctx context.Context, caller access.Caller, flow Flow) er
 	if err != nil {
 		return err
 	}
-	if err := b.slowRedeem(ctx, caller, flow); err != nil {
+	if err := b.slowRedeem(ctx, caller, flow, b.paces.redeems.Wait); err != nil {
 		return err // before anything is begun: a code that waits is as it was, whatever happens now
 	}
 	fence, err := b.store.StartRedeem(ctx, flow.ID, Attempt{Account: flow.Account, Subject: flow.ID, Kind: "redeem", Started: b.now()}, leaseTTL)
@@ -183,6 +183,9 @@ func (b *Broker) redeem(ctx context.Context, caller access.Caller, flow Flow) er
 	}
 	// The code is about to be spent: what comes back must be stored even if the caller has gone.
 	ctx = context.WithoutCancel(ctx)
+	if slow := b.slowRedeem(ctx, caller, flow, b.paces.redeems.Take); slow != nil { // codes of several sessions came at once
+		return errors.Join(slow, b.commit(ctx, func(ctx context.Context) error { return b.store.ReturnCode(ctx, flow.ID, fence) }))
+	}
 	grant, err := b.upstream.Redeem(ctx, endpoints, provider, vendor, clientSecret,
 		CodeGrant{Code: code, Verifier: verifier, RedirectURI: b.CallbackURL(provider), Resources: flow.Resources})
 	if err != nil {

@@ -46,21 +46,35 @@ func New(now func() time.Time, burst int, each time.Duration) *Pace {
 	return &Pace{now: now, burst: burst, each: each, accounts: map[access.Account]map[string]time.Time{}}
 }
 
+// Wait returns how long the next call of the account's kind has to wait, and counts nothing.
+func (p *Pace) Wait(account access.Account, kind string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, wait := p.nextLocked(account, kind, p.now())
+	return wait
+}
+
+// nextLocked returns when one more call would be made up for, and how long it has to wait, 0 for not at all.
+func (p *Pace) nextLocked(account access.Account, kind string, now time.Time) (paid time.Time, wait time.Duration) {
+	paid = p.accounts[account][kind]
+	if paid.Before(now) {
+		paid = now
+	}
+	paid = paid.Add(p.each)
+	return paid, max(0, paid.Sub(now)-time.Duration(p.burst)*p.each)
+}
+
 // Take counts a call of the account's kind and returns 0, or counts nothing and returns how long to wait for the next.
 func (p *Pace) Take(account access.Account, kind string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
 	p.sweepLocked(now)
-	kinds := p.accounts[account]
-	paid := kinds[kind]
-	if paid.Before(now) {
-		paid = now
-	}
-	paid = paid.Add(p.each)
-	if wait := paid.Sub(now) - time.Duration(p.burst)*p.each; wait > 0 {
+	paid, wait := p.nextLocked(account, kind, now)
+	if wait > 0 {
 		return wait
 	}
+	kinds := p.accounts[account]
 	if kinds == nil {
 		kinds = map[string]time.Time{}
 		p.accounts[account] = kinds
