@@ -80,8 +80,9 @@ func (b *Broker) slowTest(ctx context.Context, caller access.Caller, p Provider)
 		pace.Slow(wait, "%s: try again in %d seconds", why, seconds(wait)))
 }
 
-// slowRedeem postpones a code whose turn has not come: it stays where it is, and CompleteResourceTokenAuth can be called
-// again. ask is Wait before anything is begun, since of several calls for one code only one redeems it, and Take then.
+// slowRedeem postpones a code whose turn has not come: it stays where it is, and CompleteResourceTokenAuth can be
+// called again. ask is Wait before anything is begun, since of several calls for one code only one redeems it, and Take
+// then.
 func (b *Broker) slowRedeem(ctx context.Context, caller access.Caller, flow Flow, ask func(access.Account, string) time.Duration) error {
 	wait := ask(flow.Account, digest(flow.Workload, flow.User, flow.Provider))
 	if wait == 0 {
